@@ -1,0 +1,1 @@
+"""Numbered SQL of the core; a pipeline's own stands in its folder."""

@@ -1,0 +1,21 @@
+"""The only package that talks to PostgreSQL."""
+
+from shared.database.connection import (
+    Connection,
+    RowError,
+    UniqueViolation,
+    connect,
+    translated,
+    without_password,
+)
+from shared.database.migrate import migrate
+
+__all__ = [
+    "Connection",
+    "RowError",
+    "UniqueViolation",
+    "connect",
+    "migrate",
+    "translated",
+    "without_password",
+]

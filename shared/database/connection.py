@@ -1,0 +1,111 @@
+"""Connections to PostgreSQL, and what its errors mean."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import psycopg
+
+from shared.errors import BargelineError, ConfigurationError, TransientError
+
+Connection = psycopg.Connection[tuple[object, ...]]
+CONNECT_TIMEOUT_SECONDS = 5
+#: A statement that waits longer for a lock fails, is held and tried again.
+LOCK_TIMEOUT_MS = 10_000
+#: SQLSTATE classes of a server that is away, overloaded, full or shutting down.
+_TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58", "XX")
+#: Data that this row can never get past: 22 data, 23 integrity, 54 limits (deep JSON, wide keys).
+_ROW_CLASSES = ("22", "23", "54")
+#: 23514 without a constraint's name: a partitioned table has no partition for the row.
+_UNIQUE_VIOLATION = "23505"
+
+
+class RowError(Exception):
+    """A row that PostgreSQL refuses; ``sqlstate`` says why."""
+
+    def __init__(self, message: str, sqlstate: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class UniqueViolation(RowError):
+    """A row that is there already."""
+
+
+def connect(url: str, application_name: str) -> Connection:
+    """Connect; raises TransientError when the server is away, ConfigurationError for a wrong URL, user or database."""
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it has to begin with postgresql://.")
+    with translated(url):
+        connection: Connection = psycopg.connect(
+            url,
+            autocommit=True,
+            application_name=application_name[:63],
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            # A half-open connection is noticed within about 20 s instead of hours.
+            keepalives_idle=5,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=20_000,
+            options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
+        )
+    return connection
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return "(unreadable)"
+    return url.replace(f":{password}@", ":***@", 1) if password else url
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn errors of psycopg into TransientError, RowError, UniqueViolation or ConfigurationError."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translate(url, error) from error
+
+
+def _translate(url: str, error: psycopg.Error) -> Exception:
+    state = error.sqlstate
+    text = str(error).strip() or type(error).__name__
+    where = f"PostgreSQL at {without_password(url)}"
+    if state is None:
+        return _without_sqlstate(where, text, error)
+    if state == _UNIQUE_VIOLATION:
+        return UniqueViolation(text, state)
+    if state == "23514" and error.diag.constraint_name is None:
+        return ConfigurationError(f"{where}: {text} Create the partition that the rows need.")
+    if state.startswith(_ROW_CLASSES):
+        return RowError(text, state)
+    if state.startswith(_TRANSIENT_CLASSES):
+        return TransientError(f"{where}: {text}")
+    if state.startswith(("28", "3D")):
+        return ConfigurationError(f"{where}: {text} Check user, password and database name in DATABASE_URL.")
+    if state.startswith("42"):
+        return ConfigurationError(
+            f"{where}: {text} Check that the pipeline's tables match its file (`bargeline migrate`)."
+        )
+    return BargelineError(f"{where}: {text} (SQLSTATE {state})")
+
+
+def _without_sqlstate(where: str, text: str, error: psycopg.Error) -> Exception:
+    # libpq reports a refused login without a SQLSTATE when it happens while connecting.
+    final = (
+        "password authentication failed",
+        "does not exist",
+        "no password supplied",
+        "no pg_hba.conf entry",
+        "invalid ",
+    )
+    if isinstance(error, psycopg.OperationalError) and not any(part in text for part in final):
+        return TransientError(f"{where}: {text}")
+    if isinstance(error, psycopg.OperationalError | psycopg.ProgrammingError):
+        return ConfigurationError(f"{where}: {text}. Check DATABASE_URL.")
+    if isinstance(error, psycopg.DataError):
+        return RowError(text, "22000")
+    return TransientError(f"{where}: {text}")

@@ -1,0 +1,265 @@
+"""Statements of the loader: the load ledger, COPY direct and staged, rollups, pruning."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from psycopg import sql
+
+from shared.database.connection import Connection
+
+#: First in every transaction: a row that is not returned stands there already, so its entry is known.
+CLAIM = """
+INSERT INTO load_ledger (stream, entry_ms, entry_seq, digest, events, loaded, duplicates, unrouted)
+SELECT %(stream)s, ms, seq, digest, events, loaded, 0, unrouted
+FROM unnest(%(ms)s::bigint[], %(seq)s::bigint[], %(digest)s::bytea[], %(events)s::bigint[],
+            %(loaded)s::bigint[], %(unrouted)s::bigint[])
+     AS new(ms, seq, digest, events, loaded, unrouted)
+ORDER BY ms, seq
+ON CONFLICT DO NOTHING
+RETURNING entry_ms, entry_seq
+"""
+
+#: Figures of an entry that was committed before: by a process that crashed, a zombie, or a faster loader.
+RECALL = """
+SELECT entry_ms, entry_seq, loaded, duplicates, unrouted, dead
+FROM load_ledger
+JOIN unnest(%(ms)s::bigint[], %(seq)s::bigint[], %(digest)s::bytea[]) AS asked(ms, seq, hash)
+  ON stream = %(stream)s AND entry_ms = ms AND entry_seq = seq AND digest = hash
+"""
+
+#: The same for an entry whose body is gone, when only its id is known.
+RECALL_ID = """
+SELECT loaded, duplicates, unrouted, dead FROM load_ledger
+WHERE stream = %(stream)s AND entry_ms = %(ms)s AND entry_seq = %(seq)s
+"""
+
+#: What the staged way found out.
+CORRECT = """
+UPDATE load_ledger SET loaded = new.loaded, duplicates = new.duplicates, dead = new.dead::jsonb
+FROM unnest(%(ms)s::bigint[], %(seq)s::bigint[], %(digest)s::bytea[],
+            %(loaded)s::bigint[], %(duplicates)s::bigint[], %(dead)s::text[])
+     AS new(ms, seq, hash, loaded, duplicates, dead)
+WHERE stream = %(stream)s AND entry_ms = ms AND entry_seq = seq AND digest = hash
+"""
+
+#: What the pruned rows counted is kept, so that the total stays provable.
+PRUNE = """
+WITH pruned AS (
+    DELETE FROM load_ledger
+    WHERE stream = %(stream)s AND (entry_ms, entry_seq) < (%(ms)s, %(seq)s)
+    RETURNING loaded
+)
+INSERT INTO load_totals (stream, entries, loaded)
+SELECT %(stream)s, count(*), coalesce(sum(loaded), 0) FROM pruned
+HAVING count(*) > 0
+ON CONFLICT (stream) DO UPDATE
+SET entries = load_totals.entries + EXCLUDED.entries, loaded = load_totals.loaded + EXCLUDED.loaded
+RETURNING 1
+"""
+
+#: Rows that were ever loaded from a stream, by every epoch.
+TOTAL_LOADED = """
+SELECT coalesce((SELECT sum(loaded) FROM load_ledger WHERE stream = %(stream)s), 0)
+     + coalesce((SELECT loaded FROM load_totals WHERE stream = %(stream)s), 0)
+"""
+
+COLUMNS = """
+SELECT attname, format_type(atttypid, NULL)
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
+"""
+
+#: Constraints that ON CONFLICT can use: unique, valid, neither partial nor deferrable.
+UNIQUE_COLUMNS = """
+SELECT array_agg(attname::text)
+FROM pg_index
+JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+WHERE indrelid = to_regclass(%(table)s) AND indisunique AND indimmediate AND indisvalid AND indpred IS NULL
+GROUP BY indexrelid
+"""
+
+
+class DeadRow(msgspec.Struct, frozen=True):
+    """A row of an entry that PostgreSQL refused: index of its event, SQLSTATE or reason, message."""
+
+    index: int
+    reason: str
+    message: str
+
+
+@dataclass
+class Claim:
+    """An entry about to be loaded; the figures start as if every row were new."""
+
+    entry_id: str
+    digest: bytes
+    events: int
+    loaded: int
+    unrouted: int
+    duplicates: int = 0
+    dead: Sequence[DeadRow] = ()
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Entry id as two numbers."""
+        return entry_key(self.entry_id)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Figures of a committed entry."""
+
+    loaded: int
+    duplicates: int
+    unrouted: int
+    dead: list[DeadRow]
+
+
+def entry_key(entry_id: str) -> tuple[int, int]:
+    """Entry id as two numbers."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def claim(connection: Connection, stream: str, claims: Sequence[Claim]) -> set[tuple[int, int]]:
+    """Insert the ledger rows; returns the keys of the entries that are new."""
+    arguments = _columns(stream, claims) | {
+        "events": [one.events for one in claims],
+        "loaded": [one.loaded for one in claims],
+        "unrouted": [one.unrouted for one in claims],
+    }
+    rows: list[Any] = connection.execute(CLAIM, arguments).fetchall()
+    return {(row[0], row[1]) for row in rows}
+
+
+def recall(connection: Connection, stream: str, claims: Sequence[Claim]) -> dict[tuple[int, int], Recorded]:
+    """Recorded figures of entries that are known."""
+    rows: list[Any] = connection.execute(RECALL, _columns(stream, claims)).fetchall()
+    return {(row[0], row[1]): _recorded(row[2:]) for row in rows}
+
+
+def recall_id(connection: Connection, stream: str, entry_id: str) -> Recorded | None:
+    """Recorded figures of an entry whose body is gone, or None."""
+    ms, seq = entry_key(entry_id)
+    rows: list[Any] = connection.execute(RECALL_ID, {"stream": stream, "ms": ms, "seq": seq}).fetchall()
+    return _recorded(rows[0]) if rows else None
+
+
+def _recorded(row: Sequence[Any]) -> Recorded:
+    return Recorded(int(row[0]), int(row[1]), int(row[2]), msgspec.convert(row[3], list[DeadRow]))
+
+
+def correct(connection: Connection, stream: str, claims: Sequence[Claim]) -> None:
+    """Write the figures that the staged way found out."""
+    arguments = _columns(stream, claims) | {
+        "loaded": [one.loaded for one in claims],
+        "duplicates": [one.duplicates for one in claims],
+        "dead": [msgspec.json.encode(list(one.dead)).decode() for one in claims],
+    }
+    connection.execute(CORRECT, arguments)
+
+
+def _columns(stream: str, claims: Sequence[Claim]) -> dict[str, Any]:
+    keys = [one.key for one in claims]
+    return {
+        "stream": stream,
+        "ms": [ms for ms, _ in keys],
+        "seq": [seq for _, seq in keys],
+        "digest": [one.digest for one in claims],
+    }
+
+
+def copy_direct(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    """COPY ready-made text lines straight into a table."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(identifier(table), _list(columns))
+    with connection.cursor().copy(statement) as copy:
+        # Ready-made lines: 139 k rows/s against 57 k with write_row.
+        copy.write(b"".join(rows))
+
+
+def copy_staged(
+    connection: Connection, table: str, columns: Sequence[str], id_column: str | None, rows: Iterable[bytes]
+) -> set[str] | None:
+    """COPY into a temporary table, then insert what is new.
+
+    Returns the ids of the rows really inserted; None where the table has no id column (all were).
+    """
+    stage = sql.Identifier(f"stage_{table.replace('.', '_')}"[:63])
+    target = identifier(table)
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
+            stage, target
+        )
+    )
+    connection.execute(sql.SQL("TRUNCATE {}").format(stage))
+    with connection.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN").format(stage, _list(columns))) as copy:
+        copy.write(b"".join(rows))
+    insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, _list(columns), _list(columns), stage)
+    if id_column is None:
+        connection.execute(insert)
+        return None
+    # In the order of the ids, so that two loaders with the same rows cannot deadlock.
+    insert += sql.SQL(" ORDER BY {0} ON CONFLICT DO NOTHING RETURNING {0}::text").format(sql.Identifier(id_column))
+    inserted: list[Any] = connection.execute(insert).fetchall()
+    return {row[0] for row in inserted}
+
+
+def add_to_rollup(
+    connection: Connection,
+    table: str,
+    by: Sequence[str],
+    aggregates: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+) -> None:
+    """Add deltas to the windows of a rollup. Rows: window start, keys, deltas; sorted by window and keys.
+
+    Sorted, because unsorted upserts of several loaders deadlock (56 times in 180 transactions).
+    """
+    names = ["window_start", *by, *aggregates]
+    statement = sql.SQL("INSERT INTO {} AS old ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
+        identifier(table),
+        _list(names),
+        sql.SQL(", ").join(sql.Placeholder() for _ in names),
+        _list(["window_start", *by]),
+        sql.SQL(", ").join(sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in aggregates),
+    )
+    connection.cursor().executemany(statement, rows)
+
+
+def prune(connection: Connection, stream: str, oldest_deliverable: str) -> None:
+    """Drop ledger rows of entries that Redis can no longer deliver, keeping their totals."""
+    ms, seq = entry_key(oldest_deliverable)
+    connection.execute(PRUNE, {"stream": stream, "ms": ms, "seq": seq})
+
+
+def total_loaded(connection: Connection, stream: str) -> int:
+    """Events ever loaded from a stream, by every epoch."""
+    rows: list[Any] = connection.execute(TOTAL_LOADED, {"stream": stream}).fetchall()
+    return int(rows[0][0])
+
+
+def column_types(connection: Connection, table: str) -> dict[str, str]:
+    """Column → type of a table; empty where there is no such table."""
+    rows: list[Any] = connection.execute(COLUMNS, {"table": _quoted(connection, table)}).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def unique_columns(connection: Connection, table: str) -> list[frozenset[str]]:
+    """Column sets that ON CONFLICT can use."""
+    rows: list[Any] = connection.execute(UNIQUE_COLUMNS, {"table": _quoted(connection, table)}).fetchall()
+    return [frozenset(row[0]) for row in rows]
+
+
+def identifier(table: str) -> sql.Identifier:
+    """A table's name, quoted; ``schema.table`` names a schema."""
+    return sql.Identifier(*table.split("."))
+
+
+def _quoted(connection: Connection, table: str) -> str:
+    return identifier(table).as_string(connection)
+
+
+def _list(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -1,0 +1,202 @@
+"""Entries: record batches, foreign entries and dead letters, as fields of stream entries."""
+
+import hashlib
+import re
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import zstandard
+
+from shared import events
+from shared.attributes import Attributes
+from shared.errors import ConfigurationError, InvalidEvent
+
+VERSION = 1
+#: A reader accepts its own version and the one before.
+READABLE = (1,)
+MOST_EVENTS = 500
+MOST_BYTES = 262_144
+_FOREIGN_NAMES = {b"event_id", b"event_type", b"timestamp", b"payload"}
+_TRACEBACK_LINES = 12
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A stream entry as it was read; ``deliveries`` counts this one."""
+
+    id: str
+    fields: dict[bytes, bytes]
+    deliveries: int = 1
+    reclaimed: bool = False
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else added it with plain XADD."""
+        return b"v" not in self.fields
+
+    @property
+    def events(self) -> int:
+        """Number of events that it says it holds."""
+        return 1 if self.foreign else int(self.fields.get(b"n", b"0"))
+
+    @property
+    def attempt(self) -> int:
+        """Attempt number of a retried event, 0 for the first."""
+        return int(self.fields.get(b"a") or 0)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Earlier attempts of a retried event, with times and errors."""
+        found = self.fields.get(b"h")
+        return msgspec.json.decode(found, type=list[dict[str, Any]]) if found else []
+
+    @property
+    def accepted_ms(self) -> int:
+        """When its oldest event was first accepted, in milliseconds since 1970."""
+        return int(self.fields[b"t"]) if b"t" in self.fields else int(self.id.partition("-")[0])
+
+
+Fields = list[Any]
+
+
+def batch_fields(lines: bytes, count: int, accepted_ms: int, codec: str = "json") -> Fields:
+    """Fields of a record batch of NDJSON lines (each ends in a newline)."""
+    return ["v", VERSION, "n", count, "c", codec, "d", compress(lines, codec), "t", accepted_ms]
+
+
+def compress(lines: bytes, codec: str) -> bytes:
+    """NDJSON in a codec; compressed pieces may be joined, since zstd frames can follow one another."""
+    return zstandard.ZstdCompressor(level=1).compress(lines) if codec == "zstd" else lines
+
+
+def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:
+    """The events of an entry, each a line of JSON without its newline.
+
+    Raises InvalidEvent when nothing can be made of the entry, ConfigurationError when its format is
+    newer than this program.
+    """
+    if entry.foreign:
+        return [events.encode(foreign_event(entry, stream, attributes))]
+    version = entry.fields[b"v"]
+    if version not in (str(v).encode() for v in READABLE):
+        raise ConfigurationError(
+            f"Entry {entry.id} of {stream} has format version {version.decode(errors='replace')}; this program reads "
+            f"{', '.join(map(str, READABLE))}. Upgrade the workers that read this stream before those that write it."
+        )
+    # Not splitlines(): a carriage return is allowed as white space within JSON.
+    lines = _decompress(entry).removesuffix(b"\n").split(b"\n")
+    if len(lines) != entry.events:
+        raise InvalidEvent(f"the entry says n={entry.events} and holds {len(lines)} lines", "malformed")
+    return lines
+
+
+def _decompress(entry: Entry) -> bytes:
+    body, codec = entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json")
+    if codec == b"json":
+        return body
+    if codec != b"zstd":
+        raise ConfigurationError(f"Entry {entry.id} has codec {codec!r}; this program knows json and zstd.")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
+            return reader.read()
+    except zstandard.ZstdError as error:
+        raise InvalidEvent(f"the body is no zstd: {error}", "malformed") from None
+
+
+def foreign_event(entry: Entry, stream: str, attributes: Attributes) -> events.AnyEvent:
+    """The one event of a foreign entry.
+
+    Fields ``event_id, event_type, timestamp, payload`` if they are there, else all fields become data,
+    as text (the model coerces them). Raises InvalidEvent.
+    """
+    content = wire(entry.fields)
+    source = f"redis:{stream}"
+    if b"payload" in entry.fields and entry.fields.keys() <= _FOREIGN_NAMES:
+        data = _json_object(entry.fields[b"payload"])
+        named = _text({name: value for name, value in entry.fields.items() if name != b"payload"})
+    else:
+        data, named = _text(entry.fields), {}
+    arrived = events.parse_time(int(entry.id.partition("-")[0]))
+    return events.Event(
+        id=(
+            events.id_from_value(source, named["event_id"])
+            if named.get("event_id")
+            else attributes.id(data) or events.foreign_id(stream, entry.id, content)
+        ),
+        type=named.get("event_type") or attributes.type(data),
+        source=source,
+        time=_foreign_time(named["timestamp"]) if named.get("timestamp") else attributes.time(data) or arrived,
+        data=data,
+        key=attributes.key(data),
+    )
+
+
+def _foreign_time(text: str) -> Any:
+    return events.parse_time(float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else text)
+
+
+def _json_object(payload: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(payload, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(f"payload is no JSON object: {error}", "not_json") from None
+
+
+def _text(fields: dict[bytes, bytes]) -> dict[str, str]:
+    try:
+        return {name.decode(): value.decode() for name, value in fields.items()}
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"a field is no UTF-8 text: {error}", "not_text") from None
+
+
+def wire(fields: dict[bytes, bytes]) -> bytes:
+    """Fields of an entry as Redis' protocol writes them: any bytes, unambiguous."""
+    return b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for item in fields.items() for part in item)
+
+
+def dead_letter(
+    stage: str,
+    error: BaseException,
+    *,
+    event: bytes | None = None,
+    raw: bytes | None = None,
+    origin: dict[str, Any],
+    consumer: str,
+    history: Sequence[dict[str, Any]] = (),
+    reason: str | None = None,
+) -> Fields:
+    """Fields of a dead letter: the event as JSON, or the bytes as they came.
+
+    ``origin`` says where it was: stream, address, source, place.
+    """
+    reason = reason or (error.reason if isinstance(error, InvalidEvent) else "error")
+    described = describe(error)
+    fields: Fields = ["stage", stage, "reason", reason, "error", msgspec.json.encode(described)]
+    fields += ["event", event] if event is not None else ["bytes", raw if raw is not None else b""]
+    fields += ["origin", msgspec.json.encode(origin), "history", msgspec.json.encode(list(history))]
+    fields += ["consumer", consumer, "failed_at", events.rfc3339(events.now())]
+    return [*fields, "fingerprint", fingerprint(stage, reason, described)]
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Class, message and short traceback of an error, safe to store as UTF-8."""
+    frames = traceback.format_tb(error.__traceback__)[-_TRACEBACK_LINES:] if not isinstance(error, InvalidEvent) else []
+    text = {
+        "class": type(error).__name__,
+        "message": str(error)[:2_000],
+        "traceback": "".join(frames)[-4_000:],
+    }
+    return {name: value.encode(errors="replace").decode() for name, value in text.items()}
+
+
+def fingerprint(stage: str, reason: str, described: dict[str, str]) -> str:
+    """Equal for failures of one kind: numbers and quoted values in the message do not count."""
+    shape = re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "_", described["message"])
+    return hashlib.blake2b(f"{stage}\0{reason}\0{described['class']}\0{shape}".encode(), digest_size=8).hexdigest()
+
+
+def join_lines(lines: Iterable[bytes]) -> bytes:
+    """Lines without newlines as one piece of NDJSON."""
+    joined = b"\n".join(lines)
+    return joined + b"\n" if joined else b""

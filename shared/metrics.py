@@ -1,0 +1,185 @@
+"""Every metric, declared once.
+
+Counters and histograms are written by the loop. Gauges come from a sample that a thread takes:
+Redis is asked by that thread, never during a scrape, and what is unknown is absent, never 0.
+"""
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+VERSION = "0.1.0"
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+#: Name → (help, labels). Base units; events unless the name says entries.
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    # Undelivered work of a group; what a consumer already has in hand is pending, not lag.
+    "group_lag_events": ("Events that no consumer of the group has been given yet", ("pipeline", "group")),
+    "group_lag_entries": (
+        "Stream entries that no consumer of the group has been given yet",
+        ("pipeline", "group"),
+    ),
+    # The verdict of a stall: it grows with the clock when nothing is settled.
+    "group_lag_seconds": ("Age of the oldest unsettled entry of the group", ("pipeline", "group")),
+    "group_pending_entries": ("Entries delivered to a consumer and not settled", ("pipeline", "group")),
+    "group_pending_events": ("Events delivered to a consumer and not settled", ("pipeline", "group")),
+    "consumer_pending_entries": ("Entries that one consumer holds", ("pipeline", "group", "consumer")),
+    "consumer_idle_seconds": (
+        "Time since one consumer last asked for anything",
+        ("pipeline", "group", "consumer"),
+    ),
+    "consumers": ("Consumers of the group by state: live, idle, dead", ("pipeline", "group", "state")),
+    "stream_entries": ("Entries in the stream, settled ones kept for replay included", ("pipeline", "stage")),
+    "stream_events": ("Unsettled events of the stage", ("pipeline", "stage")),
+    "stream_bytes": ("Memory of the stream as estimated by the server", ("pipeline", "stage")),
+    "dead_letter_events": ("Events in the dead-letter stream", ("pipeline",)),
+    "retry_events": ("Events that wait for another attempt", ("pipeline",)),
+    # 1 while a stage holds as many events as the pipeline allows, so that writers to it wait.
+    "backpressure_active": ("Whether writers to the stage have to wait", ("pipeline", "stage")),
+    # Anything but 0 for longer than a moment means that the books do not add up.
+    "ledger_imbalance_events": ("Events that came in and that the ledger cannot show", ("pipeline",)),
+    "trim_blocked_seconds": (
+        "How long a group has kept the stream from being trimmed",
+        ("pipeline", "group"),
+    ),
+    "redis_memory_ratio": ("Used memory of the server as a share of its limit", ("pipeline",)),
+    "build_info": ("Always 1; the labels tell the version", ("version", "python")),
+}
+
+#: From 100 µs to 100 s: a batch of one event on loopback, and a transaction that waits for a slow disk.
+_SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    100,
+)
+_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a gauge; ``labels`` in the order of its declaration."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+class SampledGauges(Collector):
+    """Serves the last sample."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        #: What the main loop knows by itself.
+        self.own: list[Sample] = []
+
+    def replace(self, samples: Iterable[Sample]) -> None:
+        """Make this the sample that scrapes see."""
+        self.samples = list(samples)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Called by the registry at each scrape."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for sample in [*self.samples, *self.own]:
+            text, labels = GAUGES[sample.name]
+            family = families.setdefault(
+                sample.name, GaugeMetricFamily(f"bargeline_{sample.name}", text, labels=labels)
+            )
+            family.add_metric(sample.labels, sample.value)
+        return families.values()
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self, pipeline: str, stage: str) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.gauges = SampledGauges()
+        self.registry.register(self.gauges)
+        self.labels = (pipeline, stage)
+        self._events = Counter(
+            "bargeline_events",
+            "Events by what became of them",
+            ("pipeline", "stage", "outcome"),
+            registry=self.registry,
+        )
+        self._reclaimed = Counter(
+            "bargeline_reclaimed_entries",
+            "Entries taken from consumers that are gone",
+            ("pipeline", "stage"),
+            registry=self.registry,
+        )
+        self._incidents = Counter(
+            "bargeline_incidents",
+            "Things that should not happen, by kind",
+            ("pipeline", "kind"),
+            registry=self.registry,
+        )
+        self.batch_seconds = Histogram(
+            "bargeline_batch_seconds",
+            "Time of one step, from entries in hand to settlement",
+            ("pipeline", "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        ).labels(*self.labels)
+        self.batch_events = Histogram(
+            "bargeline_batch_events",
+            "Events of one step",
+            ("pipeline", "stage"),
+            buckets=_EVENTS,
+            registry=self.registry,
+        ).labels(*self.labels)
+        self.event_latency_seconds = Histogram(
+            "bargeline_event_latency_seconds",
+            "From accepted to committed, of the oldest event of each entry",
+            ("pipeline", "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        ).labels(*self.labels)
+
+    def events(self, outcome: str, count: int) -> None:
+        """Count events by outcome: accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost."""
+        if count:
+            self._events.labels(*self.labels, outcome).inc(count)
+
+    def reclaimed(self, stage: str, entries: int) -> None:
+        """Count entries moved from consumers that are gone."""
+        if entries:
+            self._reclaimed.labels(self.labels[0], stage).inc(entries)
+
+    def incident(self, kind: str, count: int = 1) -> None:
+        """Count something that should not happen: group_missing, lost, repaired, dropped_settlement…"""
+        self._incidents.labels(self.labels[0], kind).inc(count)
+
+
+def build_info() -> Sample:
+    """The sample that tells the version."""
+    return Sample("build_info", (VERSION, platform.python_version()), 1)

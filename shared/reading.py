@@ -1,0 +1,63 @@
+"""Reading one stage: suspects first, then new entries, as many as make a good step."""
+
+import structlog
+
+from shared.entries import Entry
+from shared.run import Runtime
+from shared.streams import BLOCK_MS, Consumer, GroupMissing, ensure_group
+
+log = structlog.get_logger()
+_MOST_ENTRIES = 500
+
+
+class Reader:
+    """A consumer with its worker's patience: outages are held, a missing group is made again."""
+
+    def __init__(self, runtime: Runtime, stage: str, target_events: int) -> None:
+        self.runtime = runtime
+        self.consumer = Consumer(runtime.client, stage, runtime.name)
+        self._target_events = target_events
+        self._events_per_entry = float(target_events) / 4
+
+    def join(self) -> None:
+        """Make the group if need be, and hand over what this name held before."""
+        self.runtime.hold(self.consumer.join)
+
+    def take(self) -> Entry | None:
+        """One suspect, alone, or None."""
+        try:
+            return self.runtime.hold(self.consumer.take)
+        except GroupMissing:
+            self._make_group()
+            return None
+
+    def read(self) -> list[Entry]:
+        """New entries, about as many as hold the target number of events; none after a while of waiting."""
+        count = max(1, min(round(self._target_events / self._events_per_entry), _MOST_ENTRIES))
+        try:
+            entries = self.runtime.hold(lambda: self.consumer.read(count, BLOCK_MS))
+        except GroupMissing:
+            self._make_group()
+            return []
+        if entries:
+            seen = sum(entry.events for entry in entries) / len(entries)
+            self._events_per_entry += (max(seen, 1) - self._events_per_entry) / 4
+        return entries
+
+    def lost(self, entry_id: str) -> None:
+        """Settle an entry whose body somebody deleted."""
+        events = self.runtime.hold(lambda: self.consumer.lost(entry_id))
+        if events:
+            self.runtime.metrics.events("lost", events)
+            self.runtime.metrics.incident("lost")
+            log.error("somebody deleted an unsettled entry", action="lost", entry=entry_id, events=events)
+
+    def _make_group(self) -> None:
+        consumer = self.consumer
+        if self.runtime.hold(lambda: ensure_group(consumer.client, consumer.stage, consumer.group)):
+            self.runtime.metrics.incident("group_missing")
+            log.warning(
+                "the group was missing and was made again from the beginning",
+                action="group",
+                group=consumer.group,
+            )

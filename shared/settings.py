@@ -1,0 +1,187 @@
+"""Settings: the only place that reads the environment.
+
+Every field is one environment variable of the same name in capitals. ``<NAME>_FILE`` names a file
+that holds the value (for secrets), and files in ``/run/secrets`` count like variables. Values are
+read once, checked, and never change. Whatever must agree between processes lives in the pipeline
+file (``shared/pipeline.py``).
+"""
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+
+SECRETS_DIRECTORY = Path("/run/secrets")
+#: A variable that starts like this and is no setting of ours is a misspelling.
+OWN_PREFIXES = ("INGEST_", "TRANSFORM_", "LOADER_", "JANITOR_", "METRICS_", "BARGELINE_")
+#: Other programs use these prefixes too: only a near miss is an error.
+SHARED_PREFIXES = ("REDIS_", "DATABASE_", "PIPELINE_", "CONSUMER_", "STALL_", "LOG_")
+#: What Kubernetes injects for a Service named `redis`, `loader`…: REDIS_PORT=tcp://…, REDIS_SERVICE_HOST.
+INJECTED_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP)(_.*)?)$")
+INJECTED_VALUE = re.compile(r"^(tcp|udp)://")
+
+
+class Settings(BaseSettings):
+    """Everything a process takes from its environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
+
+    redis_url: SecretStr | None = Field(None, description="Redis or Valkey: redis://, rediss:// or unix://")
+    redis_host: str | None = Field(None, description="Used when REDIS_URL is not set")
+    redis_port: int = Field(6379, ge=1, le=65535, description="Used with REDIS_HOST")
+    redis_password: SecretStr | None = Field(None, description="Used with REDIS_HOST")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL: postgresql://user:password@host/database")
+    pipeline: str = Field("clickstream", description="Name of a pipeline under config/pipelines, or path of a folder")
+    consumer_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Name of this process within its group (default <host>-<kind>-<pid>)",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Their port; 0 takes any free one and publishes it in the lease"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_format: Literal["json", "console"] = Field("console", description="One JSON object a line, or text for people")
+    stall_seconds: float = Field(60, gt=0, description="A worker without progress for so long ends itself")
+    sample_seconds: float = Field(2, gt=0, description="How often lag and pending counts are sampled for the metrics")
+    bargeline_var: Path = Field(Path("var"), description="Folder for embedded servers, logs and state of a fleet")
+
+    ingest_source: Literal["file", "stdin"] = Field("file", description="Where events come from")
+    ingest_path: str | None = Field(None, description="Files to read: paths and globs, separated by spaces or newlines")
+    ingest_watch: bool = Field(False, description="Keep watching INGEST_PATH for files that appear, instead of ending")
+    ingest_watch_seconds: float = Field(0.5, gt=0, description="How often a watched path is looked at")
+    ingest_source_name: str | None = Field(
+        None, description="Name of the source in ids and checkpoints (default: the path)"
+    )
+    ingest_batch_events: int = Field(500, ge=1, le=500, description="Most events in one entry")
+    ingest_batch_bytes: int = Field(
+        262_144, ge=1_024, description="Most bytes of events in one entry, unless one is larger"
+    )
+    ingest_max_event_bytes: int = Field(16_777_216, ge=1_024, description="A longer line is a dead letter")
+    ingest_codec: Literal["json", "zstd"] = Field("json", description="Codec of the entries that ingest writes")
+
+    transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")
+    transform_timeout_seconds: float = Field(30, gt=0, description="Deadline of user code for one event (or one batch)")
+    loader_batch_events: int = Field(5_000, ge=1, description="Events that one transaction aims at")
+    janitor_sweep_seconds: float = Field(1, gt=0, description="How often the janitor sweeps")
+    janitor_repair_seconds: float = Field(10, gt=0, description="How often it looks for entries that no consumer holds")
+    janitor_foreign_idle_seconds: float = Field(
+        300,
+        gt=0,
+        description="A foreign consumer (one that never held a lease) is gone when idle for so long",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what load_settings gathered: it knows injected values and ``_FILE`` variables."""
+        return (init_settings,)
+
+    @property
+    def var(self) -> Path:
+        """The state folder as an absolute path."""
+        return self.bargeline_var.expanduser().absolute()
+
+    def require_redis_url(self) -> str:
+        """URL of Redis, or an error that says how to set it."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        if self.redis_host:
+            password = f":{self.redis_password.get_secret_value()}@" if self.redis_password else ""
+            return f"redis://{password}{self.redis_host}:{self.redis_port}/0"
+        raise ConfigurationError(
+            "REDIS_URL is not set. Set it (REDIS_URL=redis://host:6379/0), or take the embedded server's with "
+            '`eval "$(bargeline env)"`.'
+        )
+
+    def require_database_url(self) -> str:
+        """URL of PostgreSQL, or an error that says how to set it."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        raise ConfigurationError(
+            "DATABASE_URL is not set. Set it (DATABASE_URL=postgresql://user:password@host:5432/database), "
+            'or take the embedded server\'s with `eval "$(bargeline env)"`.'
+        )
+
+    def consumer(self, kind: str) -> str:
+        """The consumer name of this process."""
+        return self.consumer_name or f"{socket.gethostname()}-{kind}-{os.getpid()}"
+
+
+VARIABLES = tuple(name.upper() for name in Settings.model_fields)
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    ``environment`` defaults to that of the process. Raises ConfigurationError that names the
+    variable, its value and what it may be.
+    """
+    given = dict(os.environ if environment is None else environment)
+    _refuse_misspelt(given)
+    values = _secret_files(SECRETS_DIRECTORY)
+    for name in VARIABLES:
+        value = given.get(name)
+        if value is not None and value != "" and not INJECTED_VALUE.match(value):
+            values[name.lower()] = value
+        elif f"{name}_FILE" in given:
+            values[name.lower()] = _read_secret(f"{name}_FILE", Path(given[f"{name}_FILE"]))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for one in error.errors(include_url=False):
+        name = str(one["loc"][0]).upper()
+        secret = name.endswith(("_URL", "_PASSWORD"))
+        shown = "" if secret else f"={one['input']!r}"
+        problems.append(f"{name}{shown}: {one['msg']}.")
+    return " ".join(problems)
+
+
+def _secret_files(directory: Path) -> dict[str, str]:
+    found = {}
+    for name in VARIABLES:
+        for spelling in (name, name.lower()):
+            path = directory / spelling
+            if path.is_file():
+                found[name.lower()] = path.read_text().strip()
+    return found
+
+
+def _read_secret(variable: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}={path}: cannot be read ({error.strerror}).") from None
+
+
+def _refuse_misspelt(given: Mapping[str, str]) -> None:
+    known = {*VARIABLES, *(f"{name}_FILE" for name in VARIABLES)}
+    for name, value in given.items():
+        if name in known or INJECTED_NAME.search(name) or INJECTED_VALUE.match(value):
+            continue
+        nearest = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.5)
+        near_miss = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.88)
+        if name.startswith(OWN_PREFIXES) or (name.startswith(SHARED_PREFIXES) and near_miss):
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigurationError(f"{name} is set, but there is no such setting.{hint}")

@@ -1,0 +1,180 @@
+"""Connections to Redis or Valkey, and what their errors mean."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.errors import BargelineError, ConfigurationError, TransientError
+from shared.topology import Topology
+
+#: Longest blocking read; the socket timeout stays well above it, so that a half-open socket is noticed.
+BLOCK_MS = 1_000
+SOCKET_TIMEOUT_SECONDS = 5
+_SCHEMES = ("redis", "rediss", "unix")
+_TRANSIENT = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+#: Error codes that name a state of the server, not a mistake of ours.
+_TRANSIENT_CODES = (
+    "LOADING",
+    "BUSY",
+    "MISCONF",
+    "OOM",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+)
+_LUA = Path(__file__).parent / "lua"
+
+
+class GroupMissing(TransientError):
+    """The stream or its group is gone: make the group again, from the beginning."""
+
+
+class Client:
+    """One connection pool and the scripts of a partition; safe to use from one thread at a time."""
+
+    def __init__(self, url: str, topology: Topology, client_name: str = "bargeline") -> None:
+        self.url = url
+        self.topology = topology
+        self._keys = topology.script_keys()
+        self.redis: redis.Redis = connect(url, client_name)
+        self._scripts: dict[str, Any] = {}
+
+    def call(self, *command: Any) -> Any:
+        """Run one command; raises TransientError, GroupMissing or ConfigurationError."""
+        with translated(self.url):
+            return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def script(self, name: str, *arguments: Any) -> Any:
+        """Run one of the scripts in ``lua/`` on the keys of the partition."""
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.redis.register_script(source(name))
+        with translated(self.url):
+            return script(keys=self._keys, args=arguments)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.redis.close()
+
+
+@cache
+def source(name: str) -> str:
+    """Text of a script, with the prelude before it."""
+    return (_LUA / "prelude.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+
+
+def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
+    """A redis-py client with our time-outs; nothing is sent yet."""
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"REDIS_URL={without_password(url)}: it has to begin with redis://, rediss:// or unix://."
+        )
+    try:
+        client: redis.Redis = redis.Redis.from_url(
+            url,
+            protocol=2,
+            client_name=client_name,
+            socket_timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+            health_check_interval=30,
+            # redis-py retries ten times by default; our own loop does that, visibly and with jitter.
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"REDIS_URL={without_password(url)}: {error}.") from None
+    # Replies as the server sends them: redis-py's parsing differs between a command and a transaction,
+    # and costs more than reading an entry.
+    client.response_callbacks.clear()
+    return client
+
+
+def pairs(reply: list[Any] | None) -> dict[bytes, Any]:
+    """A flat list of names and values as a dict."""
+    return dict(zip(reply[::2], reply[1::2], strict=True)) if reply else {}
+
+
+def info(client: "Client", section: str) -> dict[str, str]:
+    """One section of INFO."""
+    lines = client.call("INFO", section).decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn errors of redis-py into ours."""
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise ConfigurationError(
+            f"Redis at {without_password(url)} refuses the user or password, or the user lacks a right: {error}."
+        ) from error
+    except _TRANSIENT as error:
+        raise TransientError(f"Redis at {without_password(url)}: {error}") from error
+    except redis.ResponseError as error:
+        raise _response_error(url, error) from error
+
+
+def _response_error(url: str, error: redis.ResponseError) -> Exception:
+    text = str(error)
+    if "NOGROUP" in text or "no such key" in text:
+        return GroupMissing(f"Redis at {without_password(url)}: {text}")
+    if text.startswith(_TRANSIENT_CODES) or any(f"-{code}" in text for code in _TRANSIENT_CODES):
+        return TransientError(f"Redis at {without_password(url)}: {text}")
+    if text.startswith("WRONGTYPE") or "WRONGTYPE" in text:
+        return ConfigurationError(
+            f"Redis at {without_password(url)}: a key of this pipeline holds something else ({text}). "
+            "Another program uses the same name; choose another pipeline name or database number."
+        )
+    return BargelineError(f"Redis at {without_password(url)}: {text}")
+
+
+def check_server(client: Client) -> str:
+    """Check that the server is new enough; returns its name and version.
+
+    Redis ≥ 7.0 or Valkey ≥ 7.2: older servers lack commands that the scripts need.
+    """
+    found = info(client, "server")
+    valkey = found.get("valkey_version")
+    name, version = ("Valkey", valkey) if valkey else ("Redis", found["redis_version"])
+    if tuple(map(int, version.split(".")[:2])) < (7, 0):
+        raise ConfigurationError(
+            f"{name} {version} at {without_password(client.url)} is too old: Redis 7.0 or Valkey 7.2 is needed."
+        )
+    return f"{name} {version}"
+
+
+def ensure_group(client: Client, stage: str, group: str) -> bool:
+    """Make the group at 0, never at `$`, unless it is there; True if it was made.
+
+    Starting at 0 is harmless: settled entries are in no `open` hash, so a second delivery is dropped.
+    """
+    try:
+        client.call("XGROUP", "CREATE", client.topology.stream(stage), group, "0", "MKSTREAM")
+    except BargelineError as error:
+        if "BUSYGROUP" in str(error):
+            return False
+        raise
+    return True

@@ -1,0 +1,21 @@
+-- TRIM: remove entries that every group has settled, below a limit that the caller chose (retention, and a
+-- bound on the work: `MINID =` takes no LIMIT). Entries added since have higher ids, so the limit stays safe.
+-- ARGV: stage, limit id. Returns {trimmed, blocking group or '', id it needs}.
+local stage, limit = word(), word()
+local stream = STREAM[stage]
+-- While the expected group is missing (a foreign XGROUP DESTROY) nothing says what is still needed.
+if not find_group(stage) then return { 0, GROUP[stage], '0-0' } end
+local floor, blocker = limit, ''
+for _, reply in ipairs(call('XINFO', 'GROUPS', stream)) do
+  local group = named(reply)
+  local needed
+  local pending = call('XPENDING', stream, group['name'])
+  if pending[1] > 0 then
+    needed = pending[2]
+  else
+    local ms, seq = group['last-delivered-id']:match('(%d+)-(%d+)')
+    needed = ms .. '-' .. string.format('%d', tonumber(seq) + 1)
+  end
+  if before(needed, floor) then floor, blocker = needed, group['name'] end
+end
+return { call('XTRIM', stream, 'MINID', floor), blocker, floor }

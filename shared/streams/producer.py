@@ -1,0 +1,67 @@
+"""Adding batches: the batch, its dead letters and the source's checkpoint in one script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.entries import Fields
+from shared.streams.client import Client
+
+
+@dataclass(frozen=True)
+class Added:
+    """The batch is in the stream; ``entry_id`` is empty where it held only dead letters or blank lines."""
+
+    entry_id: str
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The checkpoint is not what was expected: somebody else reads this source, or a lost reply was sent again."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Full:
+    """The stage holds as many events as the pipeline allows; nothing was written."""
+
+    in_flight: int
+
+
+def add(
+    client: Client,
+    *,
+    high_water: int,
+    source: str,
+    expected: str,
+    new: str,
+    events: int,
+    fields: Fields,
+    dead: Sequence[Fields] = (),
+) -> Added | Stale | Full:
+    """Add a batch and move the checkpoint of its source from ``expected`` to ``new``, or do nothing.
+
+    An empty ``expected`` means that the source has no checkpoint yet.
+    """
+    arguments = [high_water, source, expected, new, events, *flat(fields), len(dead)]
+    for letter in dead:
+        arguments += flat(letter)
+    reply = client.script("add", *arguments)
+    match reply[0]:
+        case b"OK":
+            return Added(reply[1].decode())
+        case b"STALE":
+            return Stale(reply[1].decode())
+        case _:
+            return Full(int(reply[1]))
+
+
+def flat(items: Sequence[object]) -> list[object]:
+    """A list as a script reads it: its length, then its items."""
+    return [len(items), *items]
+
+
+def checkpoint(client: Client, source: str) -> str:
+    """The stored checkpoint of a source, or an empty string."""
+    found = client.call("HGET", client.topology.checkpoint, source)
+    return found.decode() if found else ""

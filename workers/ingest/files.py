@@ -1,0 +1,151 @@
+"""Files: opening them (plain, gzip, zstd), and telling whether a checkpoint still fits."""
+
+import glob
+import gzip
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import zstandard
+
+BLOCK_BYTES = 1 << 20
+_FINGERPRINT_BYTES = 1024
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Position in a source: bytes (of the decompressed content) and lines read, and what was there.
+
+    ``read`` and ``size`` are bytes of the file itself, for progress. ``fingerprint`` covers the first and
+    the last 1 KiB before the offset: a file of the same name with other content starts from its beginning.
+    """
+
+    offset: int = 0
+    lines: int = 0
+    fingerprint: str = ""
+    read: int = 0
+    size: int | None = None
+    done: bool = False
+
+    def encode(self) -> str:
+        """Text of the checkpoint: equal checkpoints have equal text."""
+        return msgspec.json.encode(self).decode()
+
+
+def decode_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint that a text stands for; an empty text is the beginning."""
+    return msgspec.json.decode(text, type=Checkpoint) if text else Checkpoint()
+
+
+def find_files(patterns: str) -> list[Path]:
+    """Files that match paths and globs, oldest first; hidden ones and folders are left out.
+
+    A path with spaces stands alone, or on a line of its own (each line ends in a newline).
+    """
+    found: dict[Path, None] = {}
+    for pattern in _patterns(patterns):
+        for name in sorted(glob.glob(os.path.expanduser(pattern), recursive=True)):
+            path = Path(name).absolute()
+            if path.is_file() and not path.name.startswith("."):
+                found[path] = None
+    return list(found)
+
+
+def _patterns(text: str) -> list[str]:
+    if Path(text).exists():
+        return [text]
+    return [line.strip() for line in text.splitlines() if line.strip()] if "\n" in text else text.split()
+
+
+class FileReader:
+    """Blocks of the content of one file, from an offset into the decompressed content."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._content = _decompressed(self._file)
+        self._head = b""
+        self._tail = b""
+        self.offset = 0
+        #: Where the content that was read ends, consumed or not.
+        self.end_offset = 0
+
+    def resume(self, checkpoint: Checkpoint) -> bool:
+        """Skip to the checkpoint; False (at the beginning) if the file is not the one it was made of."""
+        try:
+            self._skip(checkpoint.offset)
+        except EOFError:
+            fits = False
+        else:
+            fits = self.fingerprint() == checkpoint.fingerprint
+        if not fits:
+            self.rewind()
+        return fits
+
+    def rewind(self) -> None:
+        """Go back to the beginning."""
+        self._file.seek(0)
+        self._content = _decompressed(self._file)
+        self._head = self._tail = b""
+        self.offset = self.end_offset = 0
+
+    def _skip(self, count: int) -> None:
+        if self._content is self._file and count > 4 * _FINGERPRINT_BYTES:
+            # A plain file is sought: only what the fingerprint needs is read.
+            self._advance(self._file.read(_FINGERPRINT_BYTES))
+            self._file.seek(count - _FINGERPRINT_BYTES)
+            tail = self._file.read(_FINGERPRINT_BYTES)
+            if len(tail) < _FINGERPRINT_BYTES:
+                raise EOFError
+            self._tail, self.offset = tail, count
+            return
+        while self.offset < count:
+            block = self._content.read(min(BLOCK_BYTES, count - self.offset))
+            if not block:
+                raise EOFError
+            self._advance(block)
+
+    def _advance(self, block: bytes) -> None:
+        if len(self._head) < _FINGERPRINT_BYTES:
+            self._head = (self._head + block)[:_FINGERPRINT_BYTES]
+        self._tail = (self._tail + block)[-_FINGERPRINT_BYTES:]
+        self.offset += len(block)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The rest of the content; raises OSError, EOFError or ZstdError where the file is damaged."""
+        self.end_offset = self.offset
+        while block := self._content.read(BLOCK_BYTES):
+            self.end_offset += len(block)
+            yield block
+
+    def position(self) -> int:
+        """Bytes of the file itself that were read."""
+        return self._file.tell()
+
+    def consumed(self, content: bytes) -> None:
+        """Note content that was made into events, for the fingerprint."""
+        self._advance(content)
+
+    def fingerprint(self) -> str:
+        """Digest of the first and last 1 KiB up to the offset."""
+        digest = hashlib.blake2b(self._head + b"\0" + self._tail, digest_size=12)
+        digest.update(str(self.offset).encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _decompressed(file: io.FileIO) -> BinaryIO:
+    """The content, decompressed if its first bytes say so, whatever the file's name."""
+    magic = file.read(4)
+    file.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if magic == b"\x28\xb5\x2f\xfd":
+        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    return cast("BinaryIO", file)

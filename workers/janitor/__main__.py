@@ -1,0 +1,238 @@
+"""The janitor: reclaims, moves retries that are due, repairs, trims, forgets, prunes, and lists live workers.
+
+Every sweep is idempotent, so two janitors do no harm.
+"""
+
+import time
+from collections import deque
+
+import msgspec
+import structlog
+
+from shared import run
+from shared.database import Connection, connect, translated
+from shared.database.load import prune
+from shared.errors import TransientError
+from shared.metrics import Sample
+from shared.missing import settle_missing
+from shared.run import Runtime, Step
+from shared.serving import Document
+from shared.streams import GroupMissing, ensure_group, keeper, live_workers
+from shared.streams.inspect import entries, group_state, last_id, ledger
+from shared.streams.lease import TTL_MS
+from shared.topology import GROUP_OF_STAGE, STAGES
+
+log = structlog.get_logger()
+_MOST_RECLAIMED = 200
+#: `XTRIM MINID =` takes no LIMIT: the work of one call is bounded by choosing the id.
+_MOST_TRIMMED = 20_000
+#: A consumer name that was just given up may come back at once (a restart).
+_FORGET_AFTER_MS = 6 * TTL_MS
+
+
+class Janitor:
+    """One pass after another over both stages."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._client = runtime.client
+        self._url = runtime.settings.require_database_url()
+        self._connection: Connection | None = None
+        self._repaired_at = 0.0
+        #: For each stage, what was added up to which id and when, to tell where retention ends.
+        self._history: dict[str, deque[tuple[float, int, str]]] = {stage: deque() for stage in STAGES}
+        self._blocked: dict[str, tuple[str, float]] = {}
+        self.targets = b"[]"
+
+    def step(self) -> None:
+        """One sweep, then a pause."""
+        self._runtime.hold(self._sweep)
+        self._runtime.stop.wait(self._runtime.settings.janitor_sweep_seconds)
+
+    def _sweep(self) -> None:
+        self.targets = self._http_sd()
+        self._move_due_retries()
+        repairing = time.monotonic() - self._repaired_at >= self._runtime.settings.janitor_repair_seconds
+        for stage in STAGES:
+            try:
+                self._reclaim(stage)
+                self._trim(stage)
+                if repairing:
+                    self._repair(stage)
+                    self._forget(stage)
+            except GroupMissing:
+                self._make_group(stage)
+        self._runtime.metrics.gauges.own = self._blocked_samples()
+        if repairing:
+            self._prune()
+            self._repaired_at = time.monotonic()
+
+    def _http_sd(self) -> bytes:
+        """Prometheus' http_sd format: the live workers of every kind."""
+        groups = [
+            {
+                "targets": [lease.metrics],
+                "labels": {"kind": lease.kind, "consumer": lease.name, "host": lease.host},
+            }
+            for lease in live_workers(self._client)
+        ]
+        return msgspec.json.encode(groups)
+
+    def _move_due_retries(self) -> None:
+        now_ms = keeper.server_ms(self._client)
+        due = keeper.due_retries(self._client, now_ms)
+        if due:
+            moved = keeper.move(self._client, now_ms, due)
+            log.info("moved retried events that were due", action="retry", events=moved)
+
+    def _reclaim(self, stage: str) -> None:
+        idle_ms = int(self._runtime.settings.janitor_foreign_idle_seconds * 1000)
+        while True:
+            swept = keeper.reclaim(self._client, stage, idle_ms, _MOST_RECLAIMED)
+            self._note(stage, swept, "reclaimed entries of consumers that are gone", "reclaim")
+            if swept.moved < _MOST_RECLAIMED:
+                return
+            self._runtime.beat()
+
+    def _repair(self, stage: str) -> None:
+        """Young entries are left alone: they are about to be read or settled."""
+        settled_soon_ms = keeper.server_ms(self._client) - TTL_MS
+        for chunk in keeper.open_ids(self._client, stage):
+            old = [entry_id for entry_id in chunk if keeper.id_order(entry_id)[0] < settled_soon_ms]
+            if old:
+                swept = keeper.repair(self._client, stage, old)
+                self._note(stage, swept, "repaired entries that no consumer held", "repair")
+                if swept.moved:
+                    self._runtime.metrics.incident("repaired", swept.moved)
+            self._runtime.beat()
+
+    def _note(self, stage: str, swept: keeper.Swept, text: str, action: str) -> None:
+        if swept.moved:
+            self._runtime.metrics.reclaimed(stage, swept.moved)
+            log.warning(text, action=action, stage=stage, entries=swept.moved)
+        for entry_id in swept.missing:
+            self._missing(stage, entry_id)
+
+    def _missing(self, stage: str, entry_id: str) -> None:
+        """Somebody deleted an unsettled entry. The load ledger may know that it was committed."""
+        if stage == "clean":
+            events = settle_missing(self._client, self._connected(), self._url, entry_id)
+        else:
+            events = keeper.lost(self._client, stage, entry_id)
+        if events:
+            self._runtime.metrics.events("lost", events)
+            self._runtime.metrics.incident("lost")
+            log.error(
+                "somebody deleted an unsettled entry",
+                action="lost",
+                stage=stage,
+                entry=entry_id,
+                events=events,
+            )
+
+    def _trim(self, stage: str) -> None:
+        limit = self._retention_limit(stage)
+        smallest = keeper.smallest_open(self._client, stage)
+        limit = min((one for one in (limit, smallest) if one), key=keeper.id_order)
+        trimmed = keeper.trim(self._client, stage, limit)
+        self._note_blocker(stage, trimmed)
+
+    def _retention_limit(self, stage: str) -> str:
+        """Id below which nothing is kept for replay: older than the retention, or more than it keeps."""
+        limits = self._runtime.pipeline.file.pipeline
+        now = keeper.server_ms(self._client) / 1000
+        added = ledger(self._client).get(f"{stage}.added", 0)
+        stream = self._client.topology.stream(stage)
+        history = self._history[stage]
+        if history and history[-1][1] > added:
+            history.clear()  # A new epoch counts from 0 again.
+        history.append((now, added, last_id(self._client, stream)))
+        limit = "0-0"
+        while history and self._expired(history[0], now, added, limits.retention_seconds, limits.retention_events):
+            limit = history.popleft()[2]
+        by_time = f"{int((now - limits.retention_seconds) * 1000)}-0"
+        return self._bounded(stream, max(limit, by_time, key=keeper.id_order))
+
+    @staticmethod
+    def _expired(point: tuple[float, int, str], now: float, added: int, seconds: float, events: int) -> bool:
+        at, added_then, _ = point
+        return now - at > seconds or added - added_then > events
+
+    def _bounded(self, stream: str, limit: str) -> str:
+        """Bring the limit closer to the oldest entry when a call would trim too many."""
+        length = int(self._client.call("XLEN", stream))
+        if length <= _MOST_TRIMMED:
+            return limit
+        first = entries(self._client, stream, "-", 1)
+        if not first:
+            return limit
+        oldest_ms, limit_ms = keeper.id_order(first[0][0])[0], keeper.id_order(limit)[0]
+        share = _MOST_TRIMMED / length
+        return f"{oldest_ms + max(int((limit_ms - oldest_ms) * share), 1)}-0" if limit_ms > oldest_ms else limit
+
+    def _note_blocker(self, stage: str, trimmed: keeper.Trimmed) -> None:
+        """A foreign group that keeps the stream from being trimmed is named; ours only lags."""
+        if not trimmed.blocker or trimmed.blocker == GROUP_OF_STAGE[stage]:
+            self._blocked.pop(stage, None)
+        elif stage not in self._blocked or self._blocked[stage][0] != trimmed.blocker:
+            self._blocked[stage] = (trimmed.blocker, time.monotonic())
+            stream = self._client.topology.stream(stage)
+            log.warning(
+                "a group blocks trimming",
+                action="trim",
+                group=trimmed.blocker,
+                stream=stream,
+                needs=trimmed.needed,
+            )
+
+    def _blocked_samples(self) -> list[Sample]:
+        pipeline, now = self._runtime.pipeline.name, time.monotonic()
+        return [
+            Sample("trim_blocked_seconds", (pipeline, group), now - since) for group, since in self._blocked.values()
+        ]
+
+    def _forget(self, stage: str) -> None:
+        for consumer in group_state(self._client, stage).consumers:
+            dead = consumer.state == "dead" and consumer.pending_entries == 0
+            if dead and keeper.delete_consumer(self._client, stage, consumer.name, _FORGET_AFTER_MS):
+                log.info("forgot a consumer that is gone", action="forget", stage=stage, consumer=consumer.name)
+
+    def _make_group(self, stage: str) -> None:
+        if ensure_group(self._client, stage, GROUP_OF_STAGE[stage]):
+            self._runtime.metrics.incident("group_missing")
+            log.warning("a group was missing and was made from the beginning", action="group", stage=stage)
+
+    def _prune(self) -> None:
+        """Drop load-ledger rows of entries that Redis can no longer deliver."""
+        stream = self._client.topology.stream("clean")
+        oldest = entries(self._client, stream, "-", 1)
+        needed = oldest[0][0] if oldest else last_id(self._client, stream)
+        try:
+            with translated(self._url):
+                prune(self._connected(), stream, needed)
+        except TransientError as error:
+            # Redis can be kept in order without PostgreSQL; pruning is tried again with the next sweep.
+            log.warning("cannot prune the load ledger now", action="prune", reason=str(error))
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._url, self._runtime.instance)
+        return self._connection
+
+
+def main() -> None:
+    """Run the janitor; ``/targets`` is its list of live workers."""
+    janitors: list[Janitor] = []
+
+    def start(runtime: Runtime) -> Step:
+        janitors.append(Janitor(runtime))
+        return janitors[0].step
+
+    def documents(_runtime: Runtime) -> dict[str, Document]:
+        return {"/targets": lambda: janitors[0].targets if janitors else b"[]"}
+
+    run.main("janitor", start, documents, sampled_stages=STAGES)
+
+
+if __name__ == "__main__":
+    main()
