@@ -1,0 +1,175 @@
+"""Commands that start, watch and stop a fleet on this machine."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bargeline.fleet.status import FleetStatus, ProcessStatus
+
+TIMEOUT = click.option(
+    "--timeout",
+    type=float,
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for workers to be ready.",
+)
+
+
+@click.command()
+@click.option("--ingest", type=int, metavar="N", help="Number of ingest workers.")
+@click.option("--transform", type=int, metavar="N", help="Number of transform workers.")
+@click.option("--loader", type=int, metavar="N", help="Number of loader workers.")
+@click.option("--janitor", type=int, metavar="N", help="Number of janitors.")
+@TIMEOUT
+def up(timeout: float, **counts: int | None) -> None:
+    """Start the fleet, or bring a running one in line; return when every worker is ready.
+
+    Numbers not given stay as they were, at first one of each kind. Without REDIS_URL or DATABASE_URL the
+    embedded servers are started too. Files put into the inbox folder are ingested.
+    """
+    from bargeline.fleet import control
+    from shared.settings import load_settings
+
+    settings = load_settings()
+    control.up(settings, {kind: count for kind, count in counts.items() if count is not None}, click.echo, timeout)
+    click.echo(f"drop files into {settings.var / 'inbox'}; `bargeline status` shows the fleet")
+
+
+@click.command()
+def down() -> None:
+    """Stop the fleet: workers finish what they hold, then the embedded servers end. No data is lost."""
+    from bargeline.fleet import control
+    from shared.settings import load_settings
+
+    control.down(load_settings().var, click.echo)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(as_json: bool) -> None:
+    """Show every process of the fleet; exit with 1 if one does not run or is not ready."""
+    from bargeline.fleet.status import status as read_status
+    from shared.settings import load_settings
+
+    found = read_status(load_settings().var)
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(found), "healthy": found.healthy}, indent=2))
+    else:
+        _print_status(found)
+    if not found.healthy:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("name", metavar="[KIND|NAME]", default="all")
+@TIMEOUT
+def restart(name: str, timeout: float) -> None:
+    """Restart a process (transform-01), all of a kind (transform), or all workers, one after the other."""
+    from bargeline.fleet import control
+    from shared.settings import load_settings
+
+    control.restart(load_settings().var, name, click.echo, timeout)
+
+
+@click.command()
+@click.argument("counts", metavar="KIND=N...", nargs=-1, required=True)
+@TIMEOUT
+def scale(counts: tuple[str, ...], timeout: float) -> None:
+    """Change how many workers of a kind run, as in `bargeline scale transform=4 loader=2`."""
+    from bargeline.fleet import control
+    from shared.settings import load_settings
+
+    control.scale(load_settings().var, _counts(counts), click.echo, timeout)
+
+
+@click.command()
+@click.argument("name", metavar="[KIND|NAME]", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Last lines of each log."
+)
+def logs(name: str | None, follow: bool, lines: int) -> None:
+    """Print the logs of the fleet's processes, each line with the name of its process."""
+    from bargeline.fleet.logs import logs as read_logs
+    from bargeline.fleet.paths import Paths
+    from shared.settings import load_settings
+
+    for process, line in read_logs(Paths(load_settings().var), name, lines, follow=follow):
+        click.echo(f"{process:<14} {line}")
+
+
+@click.command()
+def env() -> None:
+    """Print REDIS_URL and DATABASE_URL for a shell: eval "$(bargeline env)"."""
+    from bargeline.fleet import control
+    from shared.settings import load_settings
+
+    for name, value in control.urls(load_settings()).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _counts(arguments: Iterable[str]) -> Mapping[str, int]:
+    counts = {}
+    for argument in arguments:
+        kind, _, number = argument.partition("=")
+        if not number.isdecimal():
+            raise click.BadParameter(f"{argument}: write KIND=N, as in transform=4.", param_hint="KIND=N")
+        counts[kind] = int(number)
+    return counts
+
+
+def _print_status(found: "FleetStatus") -> None:
+    if found.pipeline is None:
+        click.echo(f"There is no fleet in {found.var}. Start one with `bargeline up`.")
+        return
+    running = f"supervisord runs as pid {found.supervisor_pid}" if found.supervisor_pid else "the fleet is down"
+    click.echo(f"pipeline {found.pipeline}: {running}, state in {found.var}\n")
+    click.echo(_table([_row(process) for process in (*found.servers, *found.workers)]))
+    for process in (*found.servers, *found.workers):
+        if process.problem and found.supervisor_pid:
+            click.echo(f"{process.name} is not ready: {process.problem}")
+    if found.orphans:
+        click.echo(f"left behind by an earlier supervisord: pids {', '.join(map(str, found.orphans))}")
+    if found.sources:
+        click.echo("\n" + _table([_source(name, checkpoint) for name, checkpoint in found.sources.items()]))
+
+
+def _row(process: "ProcessStatus") -> dict[str, str]:
+    return {
+        "NAME": process.name,
+        "STATE": process.state.lower(),
+        "READY": "yes" if process.ready else "no",
+        "PID": str(process.pid or "-"),
+        "UPTIME": "-" if process.uptime_seconds is None else _duration(process.uptime_seconds),
+        "ADDRESS": process.address or "-",
+        "CONSUMER": process.consumer or "-",
+    }
+
+
+def _source(name: str, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    size = checkpoint.get("size")
+    return {
+        "SOURCE": name,
+        "LINES": f"{checkpoint.get('lines', 0):,}",
+        "OFFSET": f"{checkpoint.get('offset', 0):,}" + (f" of {size:,}" if size is not None else ""),
+        "DONE": "yes" if checkpoint.get("done") else "no",
+    }
+
+
+def _duration(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}d {clock}" if days else clock
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
