@@ -1,6 +1,7 @@
 """Carrying files into a running fleet from the command line: an ingest process, and following what it added."""
 
 import contextlib
+import glob
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import msgspec
 
 from bargeline.target import Target
 from shared.errors import ConfigurationError, Refused, Unreachable
+from shared.settings import environment_for
 from shared.streams import live_workers
 from shared.streams.inspect import checkpoints, figures, last_id, ledger
 from shared.streams.keeper import id_order, smallest_open
@@ -99,16 +101,17 @@ def _lines(target: Target, files: Sequence[Path]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _ingest(target: Target, files: Sequence[Path]) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
-    environment |= {
-        "REDIS_URL": target.redis_url,
-        "PIPELINE": str(target.pipeline.folder),
-        "CONSUMER_NAME": f"command-{os.getpid()}",
-        "METRICS_PORT": "0",
-        "INGEST_SOURCE": "file",
-        "INGEST_PATH": "\n".join([*(_escape(path) for path in files), ""]),
-        "LOG_LEVEL": "warning",
-    }
+    environment = environment_for(
+        {
+            "REDIS_URL": target.redis_url,
+            "PIPELINE": str(target.pipeline.folder),
+            "CONSUMER_NAME": f"command-{os.getpid()}",
+            "METRICS_PORT": "0",
+            "INGEST_SOURCE": "file",
+            "INGEST_PATH": "\n".join([*(_escape(path) for path in files), ""]),
+            "LOG_LEVEL": "warning",
+        }
+    )
     # Its own session: a Ctrl-C reaches this process, which then stops the other one gently.
     process = subprocess.Popen([sys.executable, "-m", "workers.ingest"], env=environment, start_new_session=True)
     try:
@@ -120,8 +123,6 @@ def _ingest(target: Target, files: Sequence[Path]) -> Iterator[subprocess.Popen[
 
 
 def _escape(path: Path) -> str:
-    import glob
-
     return glob.escape(str(path))
 
 

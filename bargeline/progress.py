@@ -1,12 +1,13 @@
 """A progress bar on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from bargeline.carrying import Progress, Show
 
@@ -48,7 +49,7 @@ def _plain() -> Show:
         over = now.lag == 0 and now.read_bytes >= now.total_bytes
         if text != said and (over or time.monotonic() - shown >= _LINE_SECONDS):
             shown, said = time.monotonic(), text
-            print(text, file=sys.stderr, flush=True)
+            click.echo(text, err=True)
 
     return show
 

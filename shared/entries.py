@@ -20,6 +20,7 @@ MOST_EVENTS = 500
 MOST_BYTES = 262_144
 _FOREIGN_NAMES = {b"event_id", b"event_type", b"timestamp", b"payload"}
 _TRACEBACK_LINES = 12
+_WHOLE = re.compile(rb"[1-9][0-9]{0,4}")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -32,29 +33,31 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def foreign(self) -> bool:
-        """Whether somebody else added it with plain XADD."""
-        return b"v" not in self.fields
+        """Whether somebody else added it with plain XADD; it may have fields named like some of ours."""
+        version, count = self.fields.get(b"v", b""), self.fields.get(b"n", b"")
+        return not (_WHOLE.fullmatch(version) and _WHOLE.fullmatch(count) and b"d" in self.fields)
 
     @property
     def events(self) -> int:
         """Number of events that it says it holds."""
-        return 1 if self.foreign else int(self.fields.get(b"n", b"0"))
+        return 1 if self.foreign else int(self.fields[b"n"])
 
     @property
     def attempt(self) -> int:
         """Attempt number of a retried event, 0 for the first."""
-        return int(self.fields.get(b"a") or 0)
+        return 0 if self.foreign else int(self.fields.get(b"a") or 0)
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Earlier attempts of a retried event, with times and errors."""
-        found = self.fields.get(b"h")
+        found = None if self.foreign else self.fields.get(b"h")
         return msgspec.json.decode(found, type=list[dict[str, Any]]) if found else []
 
     @property
     def accepted_ms(self) -> int:
         """When its oldest event was first accepted, in milliseconds since 1970."""
-        return int(self.fields[b"t"]) if b"t" in self.fields else int(self.id.partition("-")[0])
+        found = None if self.foreign else self.fields.get(b"t")
+        return int(found or self.id.partition("-")[0])
 
 
 Fields = list[Any]

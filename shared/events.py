@@ -127,9 +127,9 @@ def parse_time(value: object) -> datetime:
             # Seconds reach 1e11 in the year 5138; milliseconds passed it in 1973.
             moment = datetime.fromtimestamp(value / 1000 if abs(value) >= 1e11 else value, UTC)
         else:
-            raise ValueError("neither text nor a number")
+            raise TypeError("neither text nor a number")
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise InvalidEvent(f"{value!r} is no time: {error}", "bad_time") from None
 
 
@@ -138,7 +138,7 @@ def find(data: Any, path: str) -> Any:
     if isinstance(data, dict) and path in data:
         return data[path]
     for part in path.split("."):
-        data = data.get(part) if isinstance(data, dict) else getattr(data, part, None)
+        data = data.get(part) if isinstance(data, dict) else None
         if data is None:
             return None
     return data

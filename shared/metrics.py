@@ -58,28 +58,25 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "build_info": ("Always 1; the labels tell the version", ("version", "python")),
 }
 
+#: Counters: name without `_total` → (help, labels).
+COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    # accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost
+    "events": ("Events by what became of them", ("pipeline", "stage", "outcome")),
+    "reclaimed_entries": ("Entries taken from consumers that are gone", ("pipeline", "stage")),
+    # group_missing, lost, repaired, settled_before
+    "incidents": ("Things that should not happen, by kind", ("pipeline", "kind")),
+}
+
 #: From 100 µs to 100 s: a batch of one event on loopback, and a transaction that waits for a slow disk.
-_SECONDS = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    100,
-)
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
 _EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+
+#: Histograms, by pipeline and stage: name → (help, buckets).
+HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "batch_seconds": ("Time of one step, from entries in hand to settlement", _SECONDS),
+    "batch_events": ("Events of one step", _EVENTS),
+    "event_latency_seconds": ("From accepted to committed, of the oldest event of each entry", _SECONDS),
+}
 
 
 @dataclass(frozen=True)
@@ -125,59 +122,37 @@ class Metrics:
         self.gauges = SampledGauges()
         self.registry.register(self.gauges)
         self.labels = (pipeline, stage)
-        self._events = Counter(
-            "bargeline_events",
-            "Events by what became of them",
-            ("pipeline", "stage", "outcome"),
-            registry=self.registry,
-        )
-        self._reclaimed = Counter(
-            "bargeline_reclaimed_entries",
-            "Entries taken from consumers that are gone",
-            ("pipeline", "stage"),
-            registry=self.registry,
-        )
-        self._incidents = Counter(
-            "bargeline_incidents",
-            "Things that should not happen, by kind",
-            ("pipeline", "kind"),
-            registry=self.registry,
-        )
-        self.batch_seconds = Histogram(
-            "bargeline_batch_seconds",
-            "Time of one step, from entries in hand to settlement",
-            ("pipeline", "stage"),
-            buckets=_SECONDS,
-            registry=self.registry,
-        ).labels(*self.labels)
-        self.batch_events = Histogram(
-            "bargeline_batch_events",
-            "Events of one step",
-            ("pipeline", "stage"),
-            buckets=_EVENTS,
-            registry=self.registry,
-        ).labels(*self.labels)
-        self.event_latency_seconds = Histogram(
-            "bargeline_event_latency_seconds",
-            "From accepted to committed, of the oldest event of each entry",
-            ("pipeline", "stage"),
-            buckets=_SECONDS,
-            registry=self.registry,
-        ).labels(*self.labels)
+        self._counters = {
+            name: Counter(f"bargeline_{name}", text, labels, registry=self.registry)
+            for name, (text, labels) in COUNTERS.items()
+        }
+        self._histograms = {
+            name: Histogram(f"bargeline_{name}", text, ("pipeline", "stage"), buckets=buckets, registry=self.registry)
+            for name, (text, buckets) in HISTOGRAMS.items()
+        }
+
+    def step(self, seconds: float, events: int) -> None:
+        """Note a step that carried events."""
+        self._histograms["batch_seconds"].labels(*self.labels).observe(seconds)
+        self._histograms["batch_events"].labels(*self.labels).observe(events)
+
+    def latency(self, seconds: float) -> None:
+        """Note how long an entry took from accepted to committed."""
+        self._histograms["event_latency_seconds"].labels(*self.labels).observe(max(seconds, 0))
 
     def events(self, outcome: str, count: int) -> None:
-        """Count events by outcome: accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost."""
+        """Count events by outcome."""
         if count:
-            self._events.labels(*self.labels, outcome).inc(count)
+            self._counters["events"].labels(*self.labels, outcome).inc(count)
 
     def reclaimed(self, stage: str, entries: int) -> None:
         """Count entries moved from consumers that are gone."""
         if entries:
-            self._reclaimed.labels(self.labels[0], stage).inc(entries)
+            self._counters["reclaimed_entries"].labels(self.labels[0], stage).inc(entries)
 
     def incident(self, kind: str, count: int = 1) -> None:
-        """Count something that should not happen: group_missing, lost, repaired, dropped_settlement…"""
-        self._incidents.labels(self.labels[0], kind).inc(count)
+        """Count something that should not happen."""
+        self._counters["incidents"].labels(self.labels[0], kind).inc(count)
 
 
 def build_info() -> Sample:

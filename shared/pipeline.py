@@ -26,6 +26,8 @@ from shared.errors import ConfigurationError
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 _AGGREGATE = re.compile(r"^(count|sum\((?P<path>[^()]+)\))$")
 _WINDOW = re.compile(r"^(?P<count>[1-9]\d*)(?P<unit>s|m|h|d)$")
+#: What a column can hold besides a path into the data.
+ATTRIBUTES = ("$id", "$type", "$source", "$time", "$key", "$data")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -84,6 +86,14 @@ class TableSection(Section):
     event_types: tuple[str, ...] = Field(min_length=1)
     mode: Literal["insert", "append"] = "insert"
     columns: dict[Identifier, str] = Field(min_length=1)
+
+    @field_validator("columns")
+    @classmethod
+    def _attributes_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        for source in value.values():
+            if source.startswith("$") and source not in ATTRIBUTES:
+                raise ValueError(f"{source!r} is no attribute of an event: write one of {', '.join(ATTRIBUTES)}")
+        return value
 
     @model_validator(mode="after")
     def _insert_needs_the_id(self) -> "TableSection":
@@ -161,7 +171,7 @@ class PipelineFile(Section):
         for rollup in self.rollup:
             if appended and (rollup.event_types is None or appended & set(rollup.event_types)):
                 raise ValueError(
-                    f"rollup {rollup.table!r} would count events of a table in mode append, which cannot tell a repeat; "
+                    f"rollup {rollup.table!r} would count events of a table in mode append, which sees no repeats; "
                     "name its event_types"
                 )
         return self

@@ -172,7 +172,7 @@ def main(
         _handle_signals(runtime)
         code = _run(runtime, start, documents(runtime) if documents else {}, sampled_stages)
     except BargelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         code = error.exit_code
     sys.stderr.flush()
     sys.exit(code)
@@ -189,8 +189,7 @@ def _run(
         settings.metrics_host,
         settings.metrics_port,
         runtime.metrics.registry,
-        runtime.not_healthy,
-        runtime.not_ready,
+        {"/healthz": runtime.not_healthy, "/readyz": runtime.not_ready},
         documents,
     )
     runtime.beat()

@@ -2,7 +2,7 @@
 
 import socketserver
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -26,7 +26,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     timeout = 10
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name upstream
         """A scrape is no occurrence."""
 
 
@@ -34,15 +34,14 @@ def serve(
     host: str,
     port: int,
     registry: CollectorRegistry,
-    healthy: Check,
-    ready: Check,
-    documents: dict[str, Document],
+    checks: Mapping[str, Check],
+    documents: Mapping[str, Document],
 ) -> tuple[_Server, str]:
     """Serve in a thread; returns the server and its address as ``host:port``.
 
     Raises ConfigurationError if the port cannot be had.
     """
-    application = _application(registry, healthy, ready, documents)
+    application = _application(registry, checks, documents)
     try:
         server = make_server(host, port, application, _Server, _Handler)
     except OSError as error:
@@ -55,10 +54,9 @@ def serve(
 
 
 def _application(
-    registry: CollectorRegistry, healthy: Check, ready: Check, documents: dict[str, Document]
+    registry: CollectorRegistry, checks: Mapping[str, Check], documents: Mapping[str, Document]
 ) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
     metrics = make_wsgi_app(registry)
-    checks = {"/healthz": healthy, "/readyz": ready}
 
     def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -84,11 +85,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the names are fixed
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are fixed
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are fixed
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are fixed
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take only what load_settings gathered: it knows injected values and ``_FILE`` variables."""
         return (init_settings,)
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         if self.redis_host:
-            password = f":{self.redis_password.get_secret_value()}@" if self.redis_password else ""
+            password = f":{quote(self.redis_password.get_secret_value(), safe='')}@" if self.redis_password else ""
             return f"redis://{password}{self.redis_host}:{self.redis_port}/0"
         raise ConfigurationError(
             "REDIS_URL is not set. Set it (REDIS_URL=redis://host:6379/0), or take the embedded server's with "
@@ -185,3 +186,9 @@ def _refuse_misspelt(given: Mapping[str, str]) -> None:
         if name.startswith(OWN_PREFIXES) or (name.startswith(SHARED_PREFIXES) and near_miss):
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
             raise ConfigurationError(f"{name} is set, but there is no such setting.{hint}")
+
+
+def environment_for(process: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker that a command starts: what is here, but for INGEST_*, and what it is given."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
+    return inherited | dict(process)

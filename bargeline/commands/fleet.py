@@ -111,8 +111,10 @@ def env() -> None:
     from bargeline.fleet import control
     from shared.settings import load_settings
 
-    for name, value in control.urls(load_settings()).items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+    urls = control.urls(load_settings())
+    for name, value in urls.items():
+        click.echo(f"{name}={shlex.quote(value)}")
+    click.echo(f"export {' '.join(urls)}")
 
 
 def _counts(arguments: Iterable[str]) -> Mapping[str, int]:

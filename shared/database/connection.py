@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from shared.errors import BargelineError, ConfigurationError, TransientError
+from shared.urls import ESCAPE_HINT, without_password
 
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECT_TIMEOUT_SECONDS = 5
@@ -34,8 +35,9 @@ class UniqueViolation(RowError):
 
 def connect(url: str, application_name: str) -> Connection:
     """Connect; raises TransientError when the server is away, ConfigurationError for a wrong URL, user or database."""
-    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+    if not url.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it has to begin with postgresql://.")
+    _check_readable(url)
     with translated(url):
         connection: Connection = psycopg.connect(
             url,
@@ -52,13 +54,15 @@ def connect(url: str, application_name: str) -> Connection:
     return connection
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+def _check_readable(url: str) -> None:
+    """Raise ConfigurationError here: libpq's own text would quote the part it stumbles over, such as the password."""
     try:
-        password = urlsplit(url).password
-    except ValueError:
-        return "(unreadable)"
-    return url.replace(f":{password}@", ":***@", 1) if password else url
+        ports = str(conninfo_to_dict(url).get("port") or 0).split(",")
+        readable = all(port.isdigit() or not port for port in ports)
+    except psycopg.ProgrammingError:
+        readable = False
+    if not readable:
+        raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it cannot be read as a URL. {ESCAPE_HINT}")
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _apply(url: str, connection: Connection, component: str, path: Path, known_d
     if known_digest is not None:
         if known_digest != digest:
             raise ConfigurationError(
-                f"{path}: this migration was changed after it was applied. Restore it, and put the change into a new one."
+                f"{path}: it was changed after it was applied. Restore it, and put the change into a new one."
             )
         return False
     try:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -13,6 +12,7 @@ from redis.retry import Retry
 
 from shared.errors import BargelineError, ConfigurationError, TransientError
 from shared.topology import Topology
+from shared.urls import ESCAPE_HINT, without_password
 
 #: Longest blocking read; the socket timeout stays well above it, so that a half-open socket is noticed.
 BLOCK_MS = 1_000
@@ -80,7 +80,7 @@ def source(name: str) -> str:
 
 def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
     """A redis-py client with our time-outs; nothing is sent yet."""
-    if urlsplit(url).scheme not in _SCHEMES:
+    if url.partition("://")[0] not in _SCHEMES:
         raise ConfigurationError(
             f"REDIS_URL={without_password(url)}: it has to begin with redis://, rediss:// or unix://."
         )
@@ -95,8 +95,9 @@ def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
             # redis-py retries ten times by default; our own loop does that, visibly and with jitter.
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL={without_password(url)}: {error}.") from None
+    except ValueError:
+        # The text of the error would quote the part that is wrong, such as the password.
+        raise ConfigurationError(f"REDIS_URL={without_password(url)}: it cannot be read. {ESCAPE_HINT}") from None
     # Replies as the server sends them: redis-py's parsing differs between a command and a transaction,
     # and costs more than reading an entry.
     client.response_callbacks.clear()
@@ -112,14 +113,6 @@ def info(client: "Client", section: str) -> dict[str, str]:
     """One section of INFO."""
     lines = client.call("INFO", section).decode().splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Files:
         try:
             reader = FileReader(path)
         except OSError as error:
-            log.error("cannot open", action="source", source=source, error=error.strerror)
+            log.warning("cannot open", action="source", source=source, error=error.strerror)
             self._finished[path] = (-1, -1)
             return False
         try:
@@ -111,7 +111,7 @@ class Files:
             log.info("another process reads this file", action="source", source=source)
             self._runtime.stop.wait(self._runtime.settings.ingest_watch_seconds)
         except _DAMAGED as error:
-            log.error("damaged; what came before is in", action="source", source=source, error=str(error))
+            log.warning("damaged; what came before is in", action="source", source=source, error=str(error))
             self._note_finished(path)
             return False
         finally:

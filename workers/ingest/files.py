@@ -47,7 +47,8 @@ def find_files(patterns: str) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in _patterns(patterns):
-        for name in sorted(glob.glob(os.path.expanduser(pattern), recursive=True)):
+        # Path.glob takes no absolute patterns.
+        for name in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)):  # noqa: PTH207
             path = Path(name).absolute()
             if path.is_file() and not path.name.startswith("."):
                 found[path] = None

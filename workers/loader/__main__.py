@@ -89,9 +89,8 @@ class Worker:
         first = runtime.hold(lambda: settle_clean(runtime.client, results), on_hold)
         self._count(results, first)
         for entry in entries:
-            runtime.metrics.event_latency_seconds.observe(max(committed - entry.accepted_ms / 1000, 0))
-        runtime.metrics.batch_seconds.observe(time.monotonic() - began)
-        runtime.metrics.batch_events.observe(sum(entry.events for entry in entries))
+            runtime.metrics.latency(committed - entry.accepted_ms / 1000)
+        runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
 
     def _commit(self, entries: Sequence[Entry], *, suspect: bool) -> tuple[list[Prepared], list[Recorded]]:
         """Prepare and commit; prepared anew at each attempt, since an attempt fills in what it found."""

@@ -36,8 +36,8 @@ def _check_table(connection: Connection, table: TableSection) -> dict[str, str]:
         unique = statements.unique_columns(connection, table.name)
         if not any(table.id_column in columns for columns in unique):
             raise ConfigurationError(
-                f"Table {table.name!r} has no unique constraint on {table.id_column!r} that ON CONFLICT can use (one that is "
-                'neither partial nor deferrable), which mode "insert" needs. Add one, or use mode "append".'
+                f"Table {table.name!r} has no unique constraint on {table.id_column!r} that ON CONFLICT can use "
+                '(neither partial nor deferrable), which mode "insert" needs. Add one, or use mode "append".'
             )
     return types
 

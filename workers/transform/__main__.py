@@ -50,8 +50,7 @@ def start(runtime: Runtime) -> Step:
 def _process(runtime: Runtime, reader: Reader, handler: Handler, entries: Sequence[Entry]) -> None:
     began = time.monotonic()
     _settle(runtime, reader, [handle(handler, entry) for entry in entries])
-    runtime.metrics.batch_seconds.observe(time.monotonic() - began)
-    runtime.metrics.batch_events.observe(sum(entry.events for entry in entries))
+    runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
 
 
 def _suspect(runtime: Runtime, reader: Reader, handler: Handler, entry: Entry) -> None:

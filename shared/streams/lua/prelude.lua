@@ -80,13 +80,6 @@ local function body(stage, id)
   return found[1][2]
 end
 
-local function is_foreign(fields)
-  for i = 1, #fields, 2 do
-    if fields[i] == 'v' then return false end
-  end
-  return true
-end
-
 -- Ids are compared as numbers: milliseconds, then sequence.
 local function before(a, b)
   local a_ms, a_seq = a:match('(%d+)-(%d+)')
@@ -95,11 +88,18 @@ local function before(a, b)
   return tonumber(a_seq) < tonumber(b_seq)
 end
 
--- XINFO's reply is a list of names and values.
+-- XINFO's reply, like an entry, is a list of names and values.
 local function named(reply)
   local fields = {}
   for i = 1, #reply, 2 do fields[reply[i]] = reply[i + 1] end
   return fields
+end
+
+-- A foreign entry may have fields named like some of ours (`k`, `v`). The same rule as in shared/entries.py.
+local function is_foreign(reply)
+  local fields = named(reply)
+  local function whole(text) return text and #text <= 5 and text:match('^[1-9]%d*$') end
+  return not (whole(fields['v']) and whole(fields['n']) and fields['d'])
 end
 
 local function find_group(stage)

@@ -9,7 +9,9 @@ for i = 1, number() do
   local entry = { id = word(), foreign = word() == '1', events = number(), accepted_ms = number() }
   entry.mapped, entry.filtered = number(), number()
   entry.segments, entry.retries, entry.dead = lists(), lists(), lists()
-  if entry.mapped + entry.filtered + #entry.retries + #entry.dead ~= entry.events then
+  entry.outputs = 0
+  for _, segment in ipairs(entry.segments) do entry.outputs = entry.outputs + tonumber(segment[1]) end
+  if entry.mapped + entry.filtered + #entry.retries + #entry.dead ~= entry.events or entry.outputs < entry.mapped then
     return redis.error_reply('UNBALANCED ' .. entry.id .. ': outcomes do not add up to ' .. entry.events)
   end
   entries[i] = entry
@@ -46,15 +48,11 @@ if #first == 0 then return reply end
 
 ensure_epoch()
 for _, entry in ipairs(first) do
-  local outputs = 0
-  for _, segment in ipairs(entry.segments) do
-    outputs = outputs + tonumber(segment[1])
-    output(tonumber(segment[1]), segment[2], entry.accepted_ms)
-  end
+  for _, segment in ipairs(entry.segments) do output(tonumber(segment[1]), segment[2], entry.accepted_ms) end
   for _, fields in ipairs(entry.retries) do call('XADD', RETRY, '*', unpack(fields)) end
   for _, fields in ipairs(entry.dead) do call('XADD', DEAD, '*', unpack(fields)) end
   count('mapped', entry.mapped)
-  count('fanout', outputs - entry.mapped)
+  count('fanout', entry.outputs - entry.mapped)
   count('filtered', entry.filtered)
   count('retry.added', #entry.retries)
   count('dead.transform', #entry.dead)

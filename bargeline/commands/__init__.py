@@ -1,0 +1,1 @@
+"""One module a subcommand, or a few that belong together."""

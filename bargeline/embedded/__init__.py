@@ -1,0 +1,1 @@
+"""Real servers from wheels: Valkey and PostgreSQL, with their data under the state folder."""

@@ -1,0 +1,1 @@
+"""A fleet on one machine: worker processes, and embedded servers, under one supervisord."""

@@ -1,0 +1,141 @@
+"""What the fleet is doing now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+from urllib.parse import urlsplit
+
+from bargeline.embedded.ports import LOOPBACK
+from bargeline.embedded.servers import ENGINES, remembered_urls
+from bargeline.embedded.state import read_state
+from bargeline.fleet.leases import read_checkpoints
+from bargeline.fleet.orphans import find_orphans
+from bargeline.fleet.paths import Paths
+from bargeline.fleet.plan import Plan, consumer_name, read_plan
+from bargeline.fleet.programs import kind_of
+from bargeline.fleet.readiness import leases_or_reason, server_answers, worker_readiness
+from bargeline.fleet.rpc import ProcessState, Supervisor
+from shared.errors import BargelineError
+from shared.streams import Lease
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One worker or server."""
+
+    name: str
+    kind: str
+    state: str
+    pid: int | None
+    uptime_seconds: int | None
+    ready: bool
+    problem: str | None
+    consumer: str | None
+    #: Address of a worker's metrics, or of a server.
+    address: str | None
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """The whole fleet; ``sources`` maps each source to its checkpoint."""
+
+    var: str
+    pipeline: str | None
+    supervisor_pid: int | None
+    servers: tuple[ProcessStatus, ...]
+    workers: tuple[ProcessStatus, ...]
+    orphans: tuple[int, ...]
+    sources: dict[str, dict[str, Any]]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything that should run runs and is ready."""
+        all_ready = all(process.ready for process in (*self.servers, *self.workers))
+        return self.supervisor_pid is not None and all_ready and not self.orphans
+
+
+def status(var: Path) -> FleetStatus:
+    """Status of the fleet in ``var``, running or not."""
+    paths = Paths(var)
+    plan = read_plan(paths)
+    if plan is None:
+        return FleetStatus(str(var), None, None, (), (), (), {})
+    supervisor = Supervisor(paths.socket)
+    pid = supervisor.pid()
+    processes = supervisor.processes() if pid is not None else {}
+    redis_url, redis_down = _redis(plan, var, processes)
+    leases = redis_down or leases_or_reason(redis_url, plan.pipeline)
+    return FleetStatus(
+        var=str(var),
+        pipeline=plan.pipeline,
+        supervisor_pid=pid,
+        servers=tuple(_server(name, plan, var, processes) for name in ENGINES),
+        workers=tuple(_worker(name, processes.get(name), leases) for name in plan.workers),
+        orphans=tuple(orphan.process.pid for orphan in find_orphans(paths, pid)),
+        sources={} if redis_down else _sources(redis_url, plan.pipeline),
+    )
+
+
+def _redis(plan: Plan, var: Path, processes: Mapping[str, ProcessState]) -> tuple[str, str | None]:
+    """URL of Redis, and why there is no point in asking it."""
+    own_redis, _ = plan.urls
+    if own_redis is not None:
+        return own_redis, None
+    valkey = processes.get("valkey")
+    down = valkey is None or valkey.state != "RUNNING"
+    return remembered_urls(var)[0] or "", "the embedded valkey is not running" if down else None
+
+
+def _worker(name: str, process: ProcessState | None, leases: dict[str, Lease] | str) -> ProcessStatus:
+    found = worker_readiness(name, process, leases)
+    return ProcessStatus(
+        name=name,
+        kind=kind_of(name),
+        ready=found.ready,
+        problem=found.problem,
+        consumer=consumer_name(name),
+        address=found.lease.metrics if found.lease else None,
+        **_process(process),
+    )
+
+
+def _server(name: str, plan: Plan, var: Path, processes: Mapping[str, ProcessState]) -> ProcessStatus:
+    own = dict(zip(ENGINES, plan.urls, strict=True))[name]
+    if own is not None:
+        parts = urlsplit(own)
+        return ProcessStatus(name, name, "EXTERNAL", None, None, True, None, None, f"{parts.hostname}:{parts.port}")
+    state = read_state(var)
+    port = state.valkey_port if name == "valkey" else state.postgres_port
+    process = processes.get(name)
+    ready = process is not None and port is not None and server_answers(name, port)
+    problem = None if ready else "it does not answer"
+    return ProcessStatus(
+        name=name,
+        kind=name,
+        ready=ready,
+        problem=problem,
+        consumer=None,
+        address=f"{LOOPBACK}:{port}",
+        **_process(process),
+    )
+
+
+class _Process(TypedDict):
+    state: str
+    pid: int | None
+    uptime_seconds: int | None
+
+
+def _process(process: ProcessState | None) -> _Process:
+    if process is None:
+        return {"state": "DOWN", "pid": None, "uptime_seconds": None}
+    uptime = process.now - process.started if process.pid else None
+    return {"state": process.state, "pid": process.pid or None, "uptime_seconds": uptime}
+
+
+def _sources(redis_url: str, pipeline: str) -> dict[str, dict[str, Any]]:
+    try:
+        return read_checkpoints(redis_url, pipeline)
+    except BargelineError:
+        return {}
