@@ -114,7 +114,7 @@ class Runtime:
                 if on_hold is not None:
                     on_hold()
             # Short, whatever the wait so far: a stage that drains 50,000 events/s is empty after a long pause.
-            self._pause(_PRESSURE_PAUSE_SECONDS, in_hand=True)
+            self._pause(_PRESSURE_PAUSE_SECONDS, in_hand=on_hold is not None)
 
     def _note_hold(self, state: tenacity.RetryCallState, on_hold: Callable[[], None] | None) -> None:
         reason = str(state.outcome.exception()) if state.outcome else ""
@@ -246,8 +246,8 @@ def _renew(runtime: Runtime, held: HeldLease) -> None:
             if not held.renew():
                 log.error("somebody else took the name while this process did not run", action="lease")
                 os._exit(Refused.exit_code)
-        except TransientError:
-            continue  # The main loop meets the same outage and says so.
+        except BargelineError:
+            continue  # The main loop meets the same trouble and says so.
 
 
 def _release(runtime: Runtime) -> None:

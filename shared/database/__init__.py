@@ -6,7 +6,6 @@ from shared.database.connection import (
     UniqueViolation,
     connect,
     translated,
-    without_password,
 )
 from shared.database.migrate import migrate
 
@@ -17,5 +16,4 @@ __all__ = [
     "connect",
     "migrate",
     "translated",
-    "without_password",
 ]

@@ -6,7 +6,6 @@ from shared.streams.client import (
     GroupMissing,
     check_server,
     ensure_group,
-    without_password,
 )
 from shared.streams.consumer import Consumer, Loaded, Outcome, settle, settle_clean, split
 from shared.streams.inspect import checkpoints
@@ -36,5 +35,4 @@ __all__ = [
     "settle",
     "settle_clean",
     "split",
-    "without_password",
 ]

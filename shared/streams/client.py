@@ -24,6 +24,8 @@ _TRANSIENT = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
+    # A connection that broke in the middle of a reply.
+    redis.exceptions.InvalidResponse,
 )
 #: Error codes that name a state of the server, not a mistake of ours.
 _TRANSIENT_CODES = (
@@ -164,6 +166,8 @@ def ensure_group(client: Client, stage: str, group: str) -> bool:
 
     Starting at 0 is harmless: settled entries are in no `open` hash, so a second delivery is dropped.
     """
+    if _has_group(client, stage, group):
+        return False
     try:
         client.call("XGROUP", "CREATE", client.topology.stream(stage), group, "0", "MKSTREAM")
     except BargelineError as error:
@@ -171,3 +175,12 @@ def ensure_group(client: Client, stage: str, group: str) -> bool:
             return False
         raise
     return True
+
+
+def _has_group(client: Client, stage: str, group: str) -> bool:
+    """Asked first: at maxmemory XGROUP CREATE is refused even where there is nothing to make."""
+    try:
+        found = client.call("XINFO", "GROUPS", client.topology.stream(stage))
+    except GroupMissing:
+        return False
+    return any(pairs(one)[b"name"] == group.encode() for one in found)

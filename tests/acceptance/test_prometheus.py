@@ -15,7 +15,7 @@ from tests.wait import until
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+    with urllib.request.urlopen(url, timeout=5) as answer:
         content: bytes = answer.read()
     return content
 

@@ -5,6 +5,7 @@ local high_water = number()
 local source, expected, new = word(), word(), word()
 local events, fields, dead = number(), list(), lists()
 
+check_types()
 local current = call('HGET', CHECKPOINT, source) or ''
 if source ~= '' and current ~= expected then return { 'STALE', current } end
 local held = in_flight('raw')

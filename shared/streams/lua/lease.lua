@@ -7,6 +7,9 @@ local key = LEASE_PREFIX .. group .. ':' .. name
 local held = call('GET', key)
 if action == 'take' then
   if held and held ~= value and held ~= gone then return { 0, held } end
+  -- DEL is allowed at maxmemory, and once a script has written, the rest of it is too: else nobody could start
+  -- who drains a full server.
+  call('DEL', key)
   call('SET', key, value, 'PX', ttl_ms)
   call('SADD', LEASED_PREFIX .. group, name)
   return { 1 }

@@ -1,6 +1,7 @@
 -- MOVE: retried events that are due go back to raw. Deleting the entry is the fence.
 -- ARGV: now_ms, ids… Returns the number of events moved.
 local now_ms = number()
+check_types()
 local moved = 0
 for i = 2, #ARGV do
   local found = call('XRANGE', RETRY, ARGV[i], ARGV[i])

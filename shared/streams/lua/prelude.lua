@@ -12,6 +12,13 @@ local function count(field, events)
   if events ~= 0 then call('HINCRBY', LEDGER, field, events) end
 end
 
+-- A script that fails in its middle keeps what it wrote until then, so a key that holds something else
+-- (of another program) has to fail before the first write.
+local function check_types()
+  for _, stream in ipairs({ RAW, CLEAN, RETRY, DEAD }) do call('XLEN', stream) end
+  for _, hash in ipairs({ OPEN_RAW, OPEN_CLEAN, LEDGER, CHECKPOINT }) do call('HLEN', hash) end
+end
+
 -- An epoch lives as long as its ledger: a flush, a rewind or a failover ends it.
 local function ensure_epoch()
   if call('HEXISTS', LEDGER, 'epoch') == 0 then

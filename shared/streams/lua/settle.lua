@@ -17,6 +17,7 @@ for i = 1, number() do
   entries[i] = entry
 end
 
+check_types()
 local held = in_flight('clean')
 if held >= high_water then return { 'FULL', held } end
 

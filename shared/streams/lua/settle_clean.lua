@@ -11,6 +11,7 @@ for i = 1, number() do
   entries[i] = entry
 end
 
+check_types()
 local reply = {}
 for i, entry in ipairs(entries) do
   local events = fence('clean', entry.id, entry.foreign)
