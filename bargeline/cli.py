@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from shared.version import VERSION
+
 #: Command → where it lives and what `--help` says of it, so that listing them imports none.
 COMMANDS = {
     "demo": ("bargeline.commands.demo", "Start a fleet, load 200,000 clicks through it, and show the result."),
@@ -40,6 +42,7 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+@click.version_option(VERSION, prog_name="bargeline")
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 def root() -> None:
     """Carry events through Redis streams into PostgreSQL, and lose none.

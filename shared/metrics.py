@@ -20,7 +20,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-VERSION = "0.1.0"
+from shared.version import VERSION
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 #: Name → (help, labels). Base units; events unless the name says entries.

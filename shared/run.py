@@ -88,7 +88,8 @@ class Runtime:
         """
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_outage),
-            wait=tenacity.wait_exponential_jitter(_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS, jitter=0.05),
+            wait=tenacity.wait_exponential(_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS)
+            + tenacity.wait_random(0, _FIRST_BACKOFF_SECONDS),
             before_sleep=lambda state: self._note_hold(state, on_hold),
             sleep=lambda seconds: self._pause(seconds, in_hand=on_hold is not None),
             reraise=True,

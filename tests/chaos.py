@@ -4,11 +4,13 @@ Strikes: SIGKILL, SIGTERM and SIGSTOP/SIGCONT of workers (a frozen one wakes aft
 reclaimed), SIGKILL of Valkey and of PostgreSQL. The truth is kept beside Redis.
 """
 
+import contextlib
 import os
 import random
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,16 +33,24 @@ def _strike(found: Fleet, chance: random.Random, frozen: dict[int, float]) -> st
     if pid is None or pid in frozen:
         return f"{name} does not run"
     signals = {"freeze": signal.SIGSTOP, "term": signal.SIGTERM}
-    os.kill(pid, signals.get(strike, signal.SIGKILL))
+    try:
+        os.kill(pid, signals.get(strike, signal.SIGKILL))
+    except ProcessLookupError:
+        return f"{name} has just ended"
     if strike == "freeze":
         frozen[pid] = time.monotonic() + FROZEN_SECONDS
     return f"{signals.get(strike, signal.SIGKILL).name} {name}"
 
 
-def _thaw(frozen: dict[int, float], now: float) -> None:
-    for pid in [pid for pid, until_when in frozen.items() if until_when <= now]:
+def _after_thawing(frozen: dict[int, float], condition: Callable[[], bool]) -> bool:
+    """Wake who was frozen long enough, then ask."""
+    now = time.monotonic()
+    for pid in [pid for pid, wakes in frozen.items() if wakes <= now]:
         del frozen[pid]
-        os.kill(pid, signal.SIGCONT)
+        # It may have ended by a stop signal that it received while it was frozen.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    return condition()
 
 
 def run(folder: Path, seed: int, strikes: int, events: int) -> None:
@@ -52,9 +62,9 @@ def run(folder: Path, seed: int, strikes: int, events: int) -> None:
         (folder / "clicks.ndjson").rename(folder / "var" / "inbox" / "clicks.ndjson")
         for number in range(strikes):
             reached = partial(found.has_loaded, number * events // (2 * strikes))
-            until(lambda reached=reached: _thaw(frozen, time.monotonic()) or reached(), 180, "events to flow")
+            until(partial(_after_thawing, frozen, reached), 180, "events to flow")
             click.echo(f"{number + 1:3} {_strike(found, chance, frozen)}")
-        until(lambda: _thaw(frozen, time.monotonic()) or not frozen, 60, "frozen workers to wake")
+        until(partial(_after_thawing, frozen, lambda: not frozen), 60, "frozen workers to wake")
         assert_exact(found, truth, found.url("DATABASE_URL"), seconds=240)
         done = found.balance()
     click.echo(f"accepted {done.accepted:,}, loaded {done.loaded:,}, dead 0, lost 0, duplicates in tables 0,")

@@ -1,10 +1,12 @@
 """Log files of the fleet's processes, read whether or not it runs."""
 
+import contextlib
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from bargeline.fleet.paths import Paths
 from bargeline.fleet.programs import kind_of, stop_order
@@ -25,20 +27,18 @@ def log_names(paths: Paths, name: str | None) -> list[str]:
 
 def logs(paths: Paths, name: str | None, lines: int, *, follow: bool = False) -> Iterator[tuple[str, str]]:
     """The last ``lines`` of each log, then, with ``follow``, whatever is added, as (process, line)."""
-    followed = {}
-    for each in log_names(paths, name):
-        path = paths.log(each)
-        followed[each] = _Tail(path) if follow else None
-        for line in last_lines(path, lines):
-            yield each, line
-    while follow:
-        quiet = True
-        for each, tail in followed.items():
-            for line in tail.new_lines() if tail else ():
-                quiet = False
+    names = log_names(paths, name)
+    # Opened before the last lines are read: a line that comes meanwhile is shown twice rather than never.
+    with contextlib.ExitStack() as open_files:
+        tails = {each: open_files.enter_context(_Tail(paths.log(each))) for each in names} if follow else {}
+        for each in names:
+            for line in last_lines(paths.log(each), lines):
                 yield each, line
-        if quiet:
-            time.sleep(POLL_SECONDS)
+        while tails:
+            added = [(each, line) for each, tail in tails.items() for line in tail.new_lines()]
+            yield from added
+            if not added:
+                time.sleep(POLL_SECONDS)
 
 
 def last_lines(path: Path, count: int) -> list[str]:
@@ -58,6 +58,12 @@ class _Tail:
         self._file = path.open(errors="replace")
         self._file.seek(0, 2)
         self._partial = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def new_lines(self) -> Iterator[str]:
         """Complete lines that were added since the last call."""

@@ -103,7 +103,7 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 -- there is but one
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = _Connection(self._path)
         # Where Transport.close looks for it.
         self._connection = (host, connection)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,7 @@ from workers.ingest.source import Carrier, StaleSource
 from workers.ingest.stdin import StandardInput
 
 log = structlog.get_logger()
-_DAMAGED = (OSError, EOFError, zstandard.ZstdError)
+_DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 #: A watched file whose last line lacks its newline is taken as complete when it has been still for so long.
 _STILL_SECONDS = 2.0
 

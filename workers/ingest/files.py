@@ -1,18 +1,20 @@
 """Files: opening them (plain, gzip, zstd), and telling whether a checkpoint still fits."""
 
 import glob
-import gzip
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, Protocol
 
 import msgspec
 import zstandard
 
 BLOCK_BYTES = 1 << 20
+#: Few at a time: they may expand to 30,000 times as many.
+_COMPRESSED_BYTES = 8_192
 _FINGERPRINT_BYTES = 1024
 
 
@@ -57,7 +59,7 @@ def find_files(patterns: str) -> list[Path]:
 
 def _patterns(text: str) -> list[str]:
     if Path(text).exists():
-        return [text]
+        return [glob.escape(text)]
     return [line.strip() for line in text.splitlines() if line.strip()] if "\n" in text else text.split()
 
 
@@ -116,7 +118,7 @@ class FileReader:
         self.offset += len(block)
 
     def blocks(self) -> Iterator[bytes]:
-        """The rest of the content; raises OSError, EOFError or ZstdError where the file is damaged."""
+        """The rest of the content; raises OSError, EOFError, zlib.error or ZstdError where it is damaged."""
         self.end_offset = self.offset
         while block := self._content.read(BLOCK_BYTES):
             self.end_offset += len(block)
@@ -141,12 +143,64 @@ class FileReader:
         self._file.close()
 
 
-def _decompressed(file: io.FileIO) -> BinaryIO:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; none at the end."""
+
+
+class _Frames:
+    """The content of gzip members or zstd frames, one after another.
+
+    Unlike the readers of those libraries it hands out what came before a damage, and notices a zstd frame
+    that is cut off.
+    """
+
+    def __init__(self, file: io.FileIO, new_frame: Callable[[], Any]) -> None:
+        self._file = file
+        self._new_frame = new_frame
+        self._frame: Any = None
+        self._rest = b""
+        self._content = b""
+        self._failure: Exception | None = None
+        self._ended = False
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; raises EOFError, zlib.error or ZstdError where the damage is."""
+        while len(self._content) < size and not self._ended:
+            try:
+                self._content += self._more()
+            except (EOFError, zlib.error, zstandard.ZstdError) as error:
+                self._failure, self._ended = error, True
+        if not self._content and self._failure:
+            raise self._failure
+        block, self._content = self._content[:size], self._content[size:]
+        return block
+
+    def _more(self) -> bytes:
+        if self._frame is None:
+            compressed, self._rest = self._rest or self._file.read(_COMPRESSED_BYTES), b""
+            self._ended = not compressed
+            # A gzip file may be padded with zeros.
+            compressed = compressed.lstrip(b"\0")
+            if not compressed:
+                return b""
+            self._frame = self._new_frame()
+        else:
+            compressed = self._file.read(_COMPRESSED_BYTES)
+            if not compressed:
+                raise EOFError("the file ends in the middle of a compressed frame")
+        content: bytes = self._frame.decompress(compressed)
+        if self._frame.eof:
+            self._rest, self._frame = self._frame.unused_data, None
+        return content
+
+
+def _decompressed(file: io.FileIO) -> _Readable:
     """The content, decompressed if its first bytes say so, whatever the file's name."""
     magic = file.read(4)
     file.seek(0)
     if magic[:2] == b"\x1f\x8b":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+        return _Frames(file, lambda: zlib.decompressobj(wbits=31))
     if magic == b"\x28\xb5\x2f\xfd":
-        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-    return cast("BinaryIO", file)
+        return _Frames(file, zstandard.ZstdDecompressor().decompressobj)
+    return file

@@ -39,8 +39,8 @@ class Janitor:
         self._url = runtime.settings.require_database_url()
         self._connection: Connection | None = None
         self._repaired_at = 0.0
-        #: For each stage, what was added up to which id and when, to tell where retention ends.
-        self._history: dict[str, deque[tuple[float, int, str]]] = {stage: deque() for stage in STAGES}
+        #: For each stage, how many events were added up to which id, to tell where the retention ends.
+        self._history: dict[str, deque[tuple[int, str]]] = {stage: deque(maxlen=10_000) for stage in STAGES}
         self._blocked: dict[str, tuple[str, float]] = {}
         self.targets = b"[]"
 
@@ -131,44 +131,42 @@ class Janitor:
             )
 
     def _trim(self, stage: str) -> None:
+        stream = self._client.topology.stream(stage)
         limit = self._retention_limit(stage)
-        smallest = keeper.smallest_open(self._client, stage)
-        limit = min((one for one in (limit, smallest) if one), key=keeper.id_order)
-        trimmed = keeper.trim(self._client, stage, limit)
+        first = entries(self._client, stream, "-", 1)
+        if not first or keeper.id_order(first[0][0]) >= keeper.id_order(limit):
+            self._blocked.pop(stage, None)
+            return
+        limit = self._bounded(stream, first[0][0], limit)
+        smallest = keeper.smallest_open(self._client, stage) or limit
+        trimmed = keeper.trim(self._client, stage, min(limit, smallest, key=keeper.id_order))
         self._note_blocker(stage, trimmed)
 
     def _retention_limit(self, stage: str) -> str:
         """Id below which nothing is kept for replay: older than the retention, or more than it keeps."""
         limits = self._runtime.pipeline.file.pipeline
-        now = keeper.server_ms(self._client) / 1000
+        now_ms = keeper.server_ms(self._client)
         added = ledger(self._client).get(f"{stage}.added", 0)
         stream = self._client.topology.stream(stage)
         history = self._history[stage]
-        if history and history[-1][1] > added:
+        if history and history[-1][0] > added:
             history.clear()  # A new epoch counts from 0 again.
-        history.append((now, added, last_id(self._client, stream)))
-        limit = "0-0"
-        while history and self._expired(history[0], now, added, limits.retention_seconds, limits.retention_events):
-            limit = history.popleft()[2]
-        by_time = f"{int((now - limits.retention_seconds) * 1000)}-0"
-        return self._bounded(stream, max(limit, by_time, key=keeper.id_order))
+        if not history or history[-1][0] < added:
+            history.append((added, last_id(self._client, stream)))
+        # The newest point beyond the retention stays: what could not be trimmed now is trimmed later.
+        while len(history) > 1 and added - history[1][0] > limits.retention_events:
+            history.popleft()
+        by_events = history[0][1] if added - history[0][0] > limits.retention_events else "0-0"
+        by_time = f"{now_ms - int(limits.retention_seconds * 1000)}-0"
+        return max(by_events, by_time, key=keeper.id_order)
 
-    @staticmethod
-    def _expired(point: tuple[float, int, str], now: float, added: int, seconds: float, events: int) -> bool:
-        at, added_then, _ = point
-        return now - at > seconds or added - added_then > events
-
-    def _bounded(self, stream: str, limit: str) -> str:
+    def _bounded(self, stream: str, oldest: str, limit: str) -> str:
         """Bring the limit closer to the oldest entry when a call would trim too many."""
         length = int(self._client.call("XLEN", stream))
         if length <= _MOST_TRIMMED:
             return limit
-        first = entries(self._client, stream, "-", 1)
-        if not first:
-            return limit
-        oldest_ms, limit_ms = keeper.id_order(first[0][0])[0], keeper.id_order(limit)[0]
-        share = _MOST_TRIMMED / length
-        return f"{oldest_ms + max(int((limit_ms - oldest_ms) * share), 1)}-0" if limit_ms > oldest_ms else limit
+        oldest_ms, limit_ms = keeper.id_order(oldest)[0], keeper.id_order(limit)[0]
+        return f"{oldest_ms + max((limit_ms - oldest_ms) * _MOST_TRIMMED // length, 1)}-0"
 
     def _note_blocker(self, stage: str, trimmed: keeper.Trimmed) -> None:
         """A foreign group that keeps the stream from being trimmed is named; ours only lags."""
@@ -203,10 +201,13 @@ class Janitor:
             log.warning("a group was missing and was made from the beginning", action="group", stage=stage)
 
     def _prune(self) -> None:
-        """Drop load-ledger rows of entries that Redis can no longer deliver."""
+        """Drop load-ledger rows of entries that Redis can no longer deliver and that are settled."""
         stream = self._client.topology.stream("clean")
         oldest = entries(self._client, stream, "-", 1)
-        needed = oldest[0][0] if oldest else last_id(self._client, stream)
+        deliverable = oldest[0][0] if oldest else last_id(self._client, stream)
+        # An unsettled entry whose body somebody deleted is settled by its row.
+        unsettled = keeper.smallest_open(self._client, "clean") or deliverable
+        needed = min(deliverable, unsettled, key=keeper.id_order)
         try:
             with translated(self._url):
                 prune(self._connected(), stream, needed)

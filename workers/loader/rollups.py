@@ -11,6 +11,8 @@ from shared.errors import InvalidEvent
 from shared.events import AnyEvent
 from shared.pipeline import RollupSection
 
+_FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
+
 
 @dataclass(frozen=True)
 class RollupRow:
@@ -32,9 +34,11 @@ def takes(rollup: RollupSection, event: AnyEvent) -> bool:
 
 
 def check(rollups: Sequence[RollupSection], event: AnyEvent) -> None:
-    """Raise InvalidEvent if an aggregate cannot take the event's values: before it is loaded, not after."""
+    """Raise InvalidEvent if a rollup cannot take the event's time or values: before it is loaded, not after."""
     for rollup in rollups:
         if takes(rollup, event):
+            if event.time.year < 1970 and _window(rollup, event) < _FIRST_SECOND:
+                raise InvalidEvent(f"{event.time} lies in a window that begins before the year 1", "bad_time")
             for path in rollup.aggregate_paths:
                 _amount(event, path)
 
@@ -44,13 +48,12 @@ def deltas(rollup: RollupSection, inserted: Iterable[AnyEvent]) -> list[RollupRo
 
     Windows are tumbling, aligned to the epoch, on event time. A key that is absent is an empty text.
     """
-    seconds, paths = rollup.window_seconds, rollup.aggregate_paths
+    paths = rollup.aggregate_paths
     sums: dict[tuple[int, tuple[str, ...]], list[int | Decimal]] = {}
     for event in inserted:
         if not takes(rollup, event):
             continue
-        window = int(event.time.timestamp() // seconds * seconds)
-        key = (window, tuple([_key(event, path) for path in rollup.by]))
+        key = (_window(rollup, event), tuple([_key(event, path) for path in rollup.by]))
         row = sums.get(key)
         if row is None:
             row = sums[key] = [0] * len(paths)
@@ -59,6 +62,10 @@ def deltas(rollup: RollupSection, inserted: Iterable[AnyEvent]) -> list[RollupRo
     return [
         RollupRow(datetime.fromtimestamp(window, UTC), keys, tuple(row)) for (window, keys), row in sorted(sums.items())
     ]
+
+
+def _window(rollup: RollupSection, event: AnyEvent) -> int:
+    return int(event.time.timestamp() // rollup.window_seconds * rollup.window_seconds)
 
 
 def _key(event: AnyEvent, path: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -68,7 +68,7 @@ class Router:
         self._unmatched = file.loader.unmatched
         self._stream = stream
         self._attributes = attributes
-        self._rollups = [one for one in file.rollup if any(one.aggregate_paths)]
+        self._rollups = file.rollup
         self._tables: dict[str, Table] = {}
         for section in file.table:
             cells = tuple(_cell(source, types[section.name][column]) for column, source in section.columns.items())
@@ -131,10 +131,15 @@ def _row(table: Table, index: int, event: AnyEvent) -> Row:
         event.data = _decode_data(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(f"data is no JSON object: {error}", "malformed") from None
+    if event.time.tzinfo is None:
+        event.time = event.time.replace(tzinfo=UTC)
     try:
         return Row(index, table.line(event, text), event)
     except UnicodeEncodeError as error:
         raise InvalidEvent(f"text that UTF-8 cannot hold: {error.reason}", "bad_row") from None
+    except RecursionError:
+        # Writing a value takes a little more depth than reading it did.
+        raise InvalidEvent("data is nested too deeply", "bad_row") from None
 
 
 def _cell(source: str, column_type: str) -> Cell:
@@ -145,8 +150,7 @@ def _cell(source: str, column_type: str) -> Cell:
         "$source": lambda event, _: copy_text(event.source),
         "$time": lambda event, _: _iso(event.time),
         "$key": lambda event, _: copy_text(event.key),
-        # JSON text holds no raw control characters: only backslashes need care.
-        "$data": lambda _, data: data.replace("\\", "\\\\"),
+        "$data": lambda _, data: _json_text(data),
     }
     if source in attributes:
         return attributes[source]
@@ -155,6 +159,12 @@ def _cell(source: str, column_type: str) -> Cell:
     if "." in source:
         return lambda event, _: copy_text(events.find(event.data, source))
     return lambda event, _: copy_text(event.data.get(source))
+
+
+def _json_text(data: str) -> str:
+    """Between its values JSON text may hold tabs and carriage returns as white space; a search for each is cheap."""
+    text = data.replace("\\", "\\\\")
+    return text.replace("\t", "\\t").replace("\r", "\\r") if "\t" in data or "\r" in data else text
 
 
 @lru_cache(maxsize=256)

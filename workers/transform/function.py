@@ -75,7 +75,7 @@ def _load(pipeline: Pipeline, reference: str, what: str) -> Any:
         module = _module(pipeline, module_name)
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{where}: no module {error.name!r} in {pipeline.folder} or on PYTHONPATH.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{where}: importing {module_name!r} failed: {type(error).__name__}: {error}."
         ) from error

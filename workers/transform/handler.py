@@ -80,7 +80,9 @@ def _apply_all(handler: Handler, lines: list[bytes], *, strict: bool) -> list[_R
         return [_decode_and_apply(handler, line, strict=strict) for line in lines]
     if len(decoded) != len(lines):
         return [_decode_and_apply(handler, line, strict=strict) for line in lines]
-    return _apply(handler, decoded)
+    results = _apply(handler, decoded)
+    # A batch function that failed may have changed any of its events: each is decoded anew.
+    return results or [_decode_and_apply(handler, line, strict=strict) for line in lines]
 
 
 def _decode_and_apply(handler: Handler, line: bytes, *, strict: bool) -> _Result:
@@ -94,6 +96,7 @@ def _decode_and_apply(handler: Handler, line: bytes, *, strict: bool) -> _Result
 
 
 def _apply(handler: Handler, decoded: list[AnyEvent]) -> list[_Result]:
+    """Results, as many as events; none when a batch of several failed."""
     if handler.function is None:
         return [_Result(outputs=(event,)) for event in decoded]
     ids = [event.id for event in decoded]
@@ -117,23 +120,17 @@ def _call(function: UserFunction, event: AnyEvent, event_id: str, index: int, de
 
 
 def _apply_batch(function: UserFunction, decoded: list[AnyEvent], ids: list[str], deadline: Deadline) -> list[_Result]:
-    """The batch form takes a list and returns as many results; when it fails, each event is tried alone."""
+    """The batch form takes a list and returns as many results; when it fails, none are returned for several."""
     try:
         deadline.current = 0
         returned = list(function(list(decoded)))
         if len(returned) != len(decoded):
             raise ValueError(f"the batch function returned {len(returned)} results for {len(decoded)} events")
-        results = [_result(one, event_id) for one, event_id in zip(returned, ids, strict=True)]
+        return [_result(one, event_id) for one, event_id in zip(returned, ids, strict=True)]
     except (Exception, SystemExit) as error:
-        if len(decoded) == 1:
-            return [_Result(error=error)]
-        deadline.current = None
-        results = []
-        for event, event_id in zip(decoded, ids, strict=True):
-            results += _apply_batch(function, [event], [event_id], deadline)
+        return [_Result(error=error)] if len(decoded) == 1 else []
     finally:
         deadline.current = None
-    return results
 
 
 def _result(returned: Any, event_id: str) -> _Result:

@@ -8,14 +8,11 @@ if not find_group(stage) then return { 0, GROUP[stage], '0-0' } end
 local floor, blocker = limit, ''
 for _, reply in ipairs(call('XINFO', 'GROUPS', stream)) do
   local group = named(reply)
-  local needed
+  local ms, seq = group['last-delivered-id']:match('(%d+)-(%d+)')
+  local needed = ms .. '-' .. string.format('%d', tonumber(seq) + 1)
+  -- Both count: a group that was moved back has pending entries above those that it reads again.
   local pending = call('XPENDING', stream, group['name'])
-  if pending[1] > 0 then
-    needed = pending[2]
-  else
-    local ms, seq = group['last-delivered-id']:match('(%d+)-(%d+)')
-    needed = ms .. '-' .. string.format('%d', tonumber(seq) + 1)
-  end
+  if pending[1] > 0 and before(pending[2], needed) then needed = pending[2] end
   if before(needed, floor) then floor, blocker = needed, group['name'] end
 end
 return { call('XTRIM', stream, 'MINID', floor), blocker, floor }

@@ -1,0 +1,57 @@
+"""The table of a measurement, and its place in the README."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bench.report import END, START, Result, Run, markdown, write_readme
+
+MACHINE = {"cores": 2, "cpu": "a CPU", "memory_gib": 4, "system": "Linux x86_64", "python": "3.11.0", "fsync_ms": 0.5}
+
+
+def _runs(contender: str, events: int, *seconds: float) -> list[Run]:
+    return [Run(contender=contender, events=events, seconds=one, cpu_seconds=2 * one) for one in seconds]
+
+
+def _result() -> Result:
+    return Result(
+        at=datetime(2026, 1, 2, tzinfo=UTC),
+        machine=MACHINE,
+        servers={"Valkey": "9.1.2", "PostgreSQL": "18.6"},
+        event_bytes=280,
+        runs=[
+            *_runs("floor", 100_000, 1, 0.5, 2),
+            *_runs("fleet", 100_000, 2, 1.9, 9),
+            *_runs("naive", 1_000, 1, 1, 1),
+        ],
+    )
+
+
+def test_medians_spread_and_ratios() -> None:
+    rows = markdown(_result()).splitlines()
+    assert rows[2] == "| floor | 100,000 (50,000-200,000) | 1 | 100 | 20 |"
+    assert rows[3] == "| **Bargeline** | 50,000 (11,100-52,600) | 0.5 | 50 | 40 |"
+    assert rows[4] == "| naive loop | 1,000 (1,000-1,000) | 0.01 | 1 | 2,000 |"
+
+
+def test_the_footnote_names_what_it_was_measured_on() -> None:
+    footnote = markdown(_result()).splitlines()[-1]
+    assert footnote.startswith("Medians of 3 interleaved rounds, 2026-01-02: 2 cores (a CPU), 4 GiB")
+    assert "Valkey 9.1.2, PostgreSQL 18.6" in footnote
+
+
+def test_only_the_place_between_the_markers_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_readme("new", readme)
+    write_readme("newer", readme)
+    assert readme.read_text() == f"before\n{START}\nnewer\n{END}\nafter\n"
+
+
+def test_a_readme_without_the_markers_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("no place\n")
+    with pytest.raises(ValueError, match=r"README\.md has no"):
+        write_readme("new", readme)
+    assert readme.read_text() == "no place\n"

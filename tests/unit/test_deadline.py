@@ -1,0 +1,60 @@
+"""The deadline of user code: one timer for a batch, one event between one and two deadlines."""
+
+import signal
+import time
+
+import pytest
+
+from workers.transform.deadline import Deadline, UserCodeTimeout
+
+
+def _spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_one_event_is_stopped_between_one_and_two_deadlines() -> None:
+    began = time.monotonic()
+    with Deadline(0.1) as deadline:
+        deadline.current = 0
+        with pytest.raises(UserCodeTimeout, match=r"longer than 0\.1 s"):
+            _spin(5)
+    assert 0.1 <= time.monotonic() - began < 1
+
+
+def test_a_blocking_call_is_interrupted() -> None:
+    began = time.monotonic()
+    with Deadline(0.05) as deadline:
+        deadline.current = 3
+        with pytest.raises(UserCodeTimeout):
+            time.sleep(5)
+    assert time.monotonic() - began < 1
+
+
+def test_a_batch_may_take_longer_than_one_event() -> None:
+    with Deadline(0.05) as deadline:
+        for index in range(15):
+            deadline.current = index
+            _spin(0.02)
+        deadline.current = None
+        _spin(0.2)
+
+
+def test_nothing_fires_after_the_batch() -> None:
+    with Deadline(0.02) as deadline:
+        deadline.current = 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    _spin(0.1)
+
+
+def test_a_deadline_can_be_used_again() -> None:
+    deadline = Deadline(0.05)
+    for _ in range(2):
+        with deadline:
+            deadline.current = 0
+            with pytest.raises(UserCodeTimeout):
+                _spin(5)
+    with deadline:
+        deadline.current = 0
+        _spin(0.01)
