@@ -17,9 +17,9 @@ def settings() -> str:
         for name, field in Settings.model_fields.items()
     ]
     head = (
-        f"{_GENERATED}# Settings\n\nEvery process reads its environment once, at its start. `<NAME>_FILE` names a file that "
-        "holds the value, and a file of that name in `/run/secrets` counts as well. A misspelt name with one of these "
-        "prefixes is an error. What must agree between processes (marks, attempts, retention) stands in the pipeline "
+        f"{_GENERATED}# Settings\n\nEvery process reads its environment once, at its start. `<NAME>_FILE` names a file "
+        "that holds the value, and a file of that name in `/run/secrets` counts as well. A misspelt name with one of "
+        "these prefixes is an error. What must agree between processes (marks, attempts, retention) stands in the pipeline "
         "file instead.\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n"
@@ -41,9 +41,9 @@ def metrics() -> str:
     rows += [_row(f"{name}_total", "counter", text, labels) for name, (text, labels) in COUNTERS.items()]
     rows += [_row(name, "histogram", text, ("pipeline", "stage")) for name, (text, _) in HISTOGRAMS.items()]
     head = (
-        f"{_GENERATED}# Metrics\n\nEvery process serves `/metrics`, `/healthz` and `/readyz`; the janitor also `/targets`, "
-        "Prometheus' http_sd list of live workers. What is unknown is absent, never 0. Several processes export the "
-        "same gauge of a group: aggregate with `max by (pipeline, group)`.\n\n"
+        f"{_GENERATED}# Metrics\n\nEvery process serves `/metrics`, `/healthz` and `/readyz`; the janitor also "
+        "`/targets`, Prometheus' http_sd list of live workers. What is unknown is absent, never 0. Several processes "
+        "export the same gauge of a group: aggregate with `max by (pipeline, group)`.\n\n"
         "| metric | kind | meaning | labels |\n|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n"

@@ -52,7 +52,7 @@ class PipelineSection(Section):
     max_attempts: int = Field(3, ge=1)
     retry_delays_seconds: tuple[float, ...] = (1, 10, 60)
     max_deliveries: int = Field(5, ge=2)
-    retention_seconds: float = Field(60, ge=0)
+    retention_seconds: float = Field(3600, ge=0)
     retention_events: int = Field(100_000, ge=0)
 
 

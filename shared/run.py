@@ -121,7 +121,7 @@ class Runtime:
         reason = str(state.outcome.exception()) if state.outcome else ""
         if reason != self.waiting_for:
             self.waiting_for = reason
-            log.warning("holding what is in hand", action="hold", reason=reason)
+            log.warning("holding what is in hand" if on_hold else "waiting", action="hold", reason=reason)
         if on_hold is not None:
             on_hold()
 

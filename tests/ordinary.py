@@ -17,14 +17,17 @@ _NOBODY = ("setpriv", "--reuid=nobody", "--regid=nobody", "--clear-groups")
 _READER = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search")
 
 
-def as_ordinary_user(command: Sequence[str], owns: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def as_ordinary_user(
+    command: Sequence[str], owns: Path, *, supervised: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command as somebody who is not root and who owns the folder ``owns``.
 
-    Skips the test where the tests run as root and no ordinary user can run this Python.
+    Skips the test where the tests run as root and no ordinary user can run this Python. With
+    ``supervised`` it must be one whom the file modes let run it: supervisord looks at nothing else.
     """
     prefix: Sequence[str] = ()
     if os.geteuid() == 0:
-        prefix = _prefix()
+        prefix = _prefix(supervised)
         os.chown(owns, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
     return subprocess.run(
         [*prefix, *command],
@@ -37,12 +40,12 @@ def as_ordinary_user(command: Sequence[str], owns: Path, **environment: str) -> 
 
 
 @functools.cache
-def _prefix() -> Sequence[str]:
+def _prefix(supervised: bool) -> Sequence[str]:
     if shutil.which("setpriv") is None:
         pytest.skip("as root this needs setpriv (util-linux) to become an ordinary user")
     group = pwd.getpwnam("nobody").pw_gid
     nobody = [part.replace("--regid=nobody", f"--regid={group}") for part in _NOBODY]
-    for prefix in (nobody, [*nobody, *_READER]):
+    for prefix in (nobody, *([] if supervised else [[*nobody, *_READER]])):
         # Started by setpriv, a Python that its user cannot reach would take another one's library.
         command = [*prefix, sys.executable, "-c", "import sys; print(sys.base_prefix)"]
         answer = subprocess.run(command, check=False, capture_output=True, cwd="/", text=True)

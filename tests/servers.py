@@ -8,7 +8,7 @@ import functools
 import gc
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -40,14 +40,13 @@ def docker_answers() -> bool:
     import docker
     from docker.errors import DockerException
 
+    answers = False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # a refused connection's socket is left to the collector
-        try:
-            with closing(docker.from_env(timeout=_ENGINE_TIMEOUT_SECONDS)) as client:
-                answers = bool(client.ping())
-        except DockerException:
-            answers = False
-        gc.collect()  # only now: the exception kept the socket alive
+        # The socket of a refused connection is left to the collector, which is to say nothing of it here.
+        warnings.simplefilter("ignore", ResourceWarning)
+        with suppress(DockerException), closing(docker.from_env(timeout=_ENGINE_TIMEOUT_SECONDS)) as client:
+            answers = bool(client.ping())
+        gc.collect()
     return answers
 
 

@@ -1,5 +1,7 @@
 """The command that shows the main job on real servers."""
 
+import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,12 +72,20 @@ def _report(target: "Target", carried: "Carried", seconds: float) -> None:
         click.echo(f"{carried.new_events:,} events in {seconds:.1f} s: {rate:,.0f} events/s, from file to committed")
     else:
         click.echo("nothing was loaded twice: every line of this file was read before")
-    click.echo(
-        '\nlook further:  eval "$(.venv/bin/bargeline env)" && psql "$DATABASE_URL" -c \'SELECT * FROM clicks LIMIT 5\''
-    )
+    query = "SELECT * FROM clicks LIMIT 5"
+    click.echo(f'\nlook further:  eval "$(.venv/bin/bargeline env)" && {_psql(target)} "$DATABASE_URL" -c "{query}"')
     for lease in live_workers(target.client):
         click.echo(f"metrics:       http://{lease.metrics}/metrics  ({lease.name})")
     click.echo("stop:          make down   (the data stays; make clean removes it)")
+
+
+def _psql(target: "Target") -> str:
+    """The psql on PATH, else the one that comes with the embedded PostgreSQL."""
+    from bargeline.embedded.servers import prepare
+
+    if shutil.which("psql") or target.settings.database_url:
+        return "psql"
+    return shlex.quote(str(prepare(target.settings.var).psql))
 
 
 def _biggest_timezones(database_url: str) -> str:

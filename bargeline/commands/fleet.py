@@ -43,12 +43,13 @@ def up(timeout: float, **counts: int | None) -> None:
 
 
 @click.command()
-def down() -> None:
-    """Stop the fleet: workers finish what they hold, then the embedded servers end. No data is lost."""
+@click.option("--delete-data", is_flag=True, help="Then delete everything that the embedded servers hold.")
+def down(delete_data: bool) -> None:
+    """Stop the fleet: workers finish what they hold, then the embedded servers end. The data stays."""
     from bargeline.fleet import control
     from shared.settings import load_settings
 
-    control.down(load_settings().var, click.echo)
+    control.down(load_settings().var, click.echo, deleting_data=delete_data)
 
 
 @click.command()
@@ -98,10 +99,10 @@ def scale(counts: tuple[str, ...], timeout: float) -> None:
 def logs(name: str | None, follow: bool, lines: int) -> None:
     """Print the logs of the fleet's processes, each line with the name of its process."""
     from bargeline.fleet.logs import logs as read_logs
-    from bargeline.fleet.paths import Paths
+    from bargeline.fleet.paths import paths_of
     from shared.settings import load_settings
 
-    for process, line in read_logs(Paths(load_settings().var), name, lines, follow=follow):
+    for process, line in read_logs(paths_of(load_settings().var), name, lines, follow=follow):
         click.echo(f"{process:<14} {line}")
 
 

@@ -4,6 +4,8 @@ It listens on the loopback address only, with a generated password, and has no U
 a socket is limited to 107 bytes and its access to file permissions.
 """
 
+import os
+import pwd
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -42,6 +44,7 @@ def prepare_data(data: Path, program: Program, account: Account | None, password
     if data.exists():
         _check(data, stamp)
         return
+    _require_named_user()
     partial = data.with_name(f".{data.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -83,6 +86,16 @@ def _check(data: Path, stamp: Stamp) -> None:
         # PostgreSQL stamps its major version itself, so a directory restored from a copy is as good.
         write_stamp(data, Stamp("PostgreSQL", version_file.read_text().strip()))
     check_stamp(data, stamp, same_major=True)
+
+
+def _require_named_user() -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise ConfigurationError(
+            f"DATABASE_URL is not set, and the embedded PostgreSQL needs a user with a name: uid {os.geteuid()} has "
+            "none in /etc/passwd. Add one, or set DATABASE_URL to a server of your own."
+        ) from None
 
 
 def _tool(program: Program, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Prepare the embedded servers of a state folder: everything up to the command that starts them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from bargeline.embedded.places import home_of_servers, state_folder
 from bargeline.embedded.ports import LOOPBACK, choose_port, holder, is_free
 from bargeline.embedded.state import State, read_state, state_file, write_state
 from bargeline.embedded.wheels import POSTGRES, VALKEY, program
-from shared.errors import Refused
+from shared.errors import ConfigurationError, Refused
 
 ENGINES = ("valkey", "postgres")
 
@@ -86,6 +87,17 @@ def require_free_port(server: Server, var: Path) -> None:
         )
 
 
+def delete_data(var: Path) -> list[Path]:
+    """Delete the data of embedded servers that are not running, wherever it is; returns what was deleted."""
+    state = read_state(var)
+    home = Path(state.home) if state.home else var
+    doomed = [home / name for name in ENGINES if (home / name).exists()] if home == var else [home]
+    for directory in doomed:
+        shutil.rmtree(directory)
+    state_file(var).unlink(missing_ok=True)
+    return doomed
+
+
 def _home_and_account(var: Path) -> tuple[Path, Account | None]:
     state = read_state(var)
     home = Path(state.home) if state.home else var
@@ -93,8 +105,18 @@ def _home_and_account(var: Path) -> tuple[Path, Account | None]:
     if state.home is None:
         home = home_of_servers(var, account)
         if home != var:
+            _require_no_data(home, var)
             write_state(var, replace(state, home=str(home)))
     return home, account
+
+
+def _require_no_data(home: Path, var: Path) -> None:
+    """A second home outlives its state folder: never show the data of a fleet that was deleted as new."""
+    if any((home / name).exists() for name in ENGINES):
+        raise ConfigurationError(
+            f"{home} holds data of an earlier fleet in {var}, whose {state_file(var).name} is gone. "
+            f"Put that file back, or remove the data: `rm -r {home}`."
+        )
 
 
 def _valkey(var: Path, home: Path, account: Account | None) -> Server:

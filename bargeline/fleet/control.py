@@ -3,21 +3,21 @@
 Every function takes ``say``, which is given one line for each thing done.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bargeline.embedded.locking import exclusive
-from bargeline.embedded.servers import Servers, prepare, remembered_urls, require_free_port
+from bargeline.embedded.servers import Server, delete_data, prepare, remembered_urls, require_free_port
 from bargeline.fleet.apply import apply, ensure_running, stop_all, stop_and_wait, write_programs
 from bargeline.fleet.launch import start_supervisor, stop_supervisors
 from bargeline.fleet.leases import check_redis
 from bargeline.fleet.orphans import stop_orphans
-from bargeline.fleet.paths import Paths
+from bargeline.fleet.paths import Paths, paths_of
 from bargeline.fleet.plan import Plan, check_counts, make_plan, read_plan, worker_program, write_plan
 from bargeline.fleet.programs import SERVERS, Program, kind_of, render, server_program
-from bargeline.fleet.readiness import wait_for_servers, wait_for_workers
+from bargeline.fleet.readiness import wait_for_server, wait_for_workers
 from bargeline.fleet.rpc import Supervisor
 from shared.database import migrate
 from shared.errors import ConfigurationError, Refused, TransientError, Unreachable
@@ -26,37 +26,27 @@ from shared.settings import Settings
 
 Say = Callable[[str], None]
 READY_SECONDS = 60
+VARIABLES = ("REDIS_URL", "DATABASE_URL")
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """A fleet whose servers are known: what `up`, `scale` and `restart` work on."""
+    """What every change of a fleet works on; ``urls`` are those of the embedded servers, as variables."""
 
     paths: Paths
     plan: Plan
     supervisor: Supervisor
-    servers: Servers
-
-    @property
-    def urls(self) -> dict[str, str]:
-        """URLs of the embedded servers, as variables."""
-        urls = {"REDIS_URL": self.servers.redis_url, "DATABASE_URL": self.servers.database_url}
-        return {name: url for name, url in urls.items() if url is not None}
+    urls: Mapping[str, str]
 
     @property
     def redis_url(self) -> str:
         """Redis as the workers see it."""
-        return self.servers.redis_url or self.plan.settings.require_redis_url()
+        return self.urls.get("REDIS_URL") or self.plan.settings.require_redis_url()
 
     @property
     def database_url(self) -> str:
         """PostgreSQL as the workers see it."""
-        return self.servers.database_url or self.plan.settings.require_database_url()
-
-    @property
-    def server_programs(self) -> list[Program]:
-        """The embedded servers as supervised processes."""
-        return [server_program(server) for server in self.servers.all]
+        return self.urls.get("DATABASE_URL") or self.plan.settings.require_database_url()
 
     @property
     def worker_programs(self) -> list[Program]:
@@ -69,42 +59,44 @@ def up(settings: Settings, counts: Mapping[str, int], say: Say, timeout: float =
 
     Kinds not in ``counts`` keep their number. Raises BargelineError that says what is not ready and why.
     """
-    paths = Paths(settings.var)
+    paths = paths_of(settings.var)
     paths.create()
     with _my_turn(paths, say):
-        plan = make_plan(settings, counts, read_plan(paths), Path.cwd())
         supervisor = Supervisor(paths.socket)
         pid = supervisor.pid()
+        plan = make_plan(settings, counts, read_plan(paths), Path.cwd(), is_running=pid is not None)
         if pid is None:
             stop_supervisors(paths, say)
         stop_orphans(paths, pid, say)
         servers = prepare(paths.var, plan.embedded)
-        fleet = Fleet(paths, plan, supervisor, servers)
+        fleet = Fleet(paths, plan, supervisor, _embedded_urls(paths, plan))
         for program in fleet.worker_programs:
             render(program, paths)  # raises for a value that cannot be passed on, before anything starts
         write_plan(paths, plan)
-        _start_servers(fleet, say)
-        _prepare_servers(fleet, say)
+        _start_servers(fleet, servers.all, say, timeout)
+        _check_servers(fleet, say)
+        write_programs(paths, [*map(server_program, servers.all), *fleet.worker_programs])
         _start_workers(fleet, say, timeout)
 
 
-def down(var: Path, say: Say) -> None:
-    """Stop everything: workers drain, upstream first; then servers; then supervisord. Safe to repeat."""
-    paths = Paths(var)
+def down(var: Path, say: Say, *, deleting_data: bool = False) -> None:
+    """Stop everything: workers drain, upstream first; then servers; then supervisord. Safe to repeat.
+
+    With ``deleting_data`` the embedded servers lose all they hold.
+    """
+    paths = paths_of(var)
     if not paths.folder.is_dir():
         say(f"there is no fleet in {var}")
         return
     with _my_turn(paths, say):
         supervisor = Supervisor(paths.socket)
-        pid = supervisor.pid()
-        if pid is not None:
+        if supervisor.pid() is not None:
             stop_all(supervisor, say)
         stopped = stop_supervisors(paths, say)
         orphans = stop_orphans(paths, None, say)
-        if not stopped and not orphans:
-            say("nothing was running")
-        else:
-            say("the fleet is down")
+        say("the fleet is down" if stopped or orphans else "nothing was running")
+        for directory in delete_data(paths.var) if deleting_data else ():
+            say(f"deleted {directory}")
 
 
 def scale(var: Path, counts: Mapping[str, int], say: Say, timeout: float = READY_SECONDS) -> None:
@@ -112,14 +104,18 @@ def scale(var: Path, counts: Mapping[str, int], say: Say, timeout: float = READY
     with _running_fleet(var, say) as fleet:
         plan = replace(fleet.plan, counts=check_counts({**fleet.plan.counts, **counts}))
         write_plan(fleet.paths, plan)
-        _start_workers(replace(fleet, plan=plan), say, timeout)
+        changed = replace(fleet, plan=plan)
+        present = {path.stem for path in fleet.paths.programs.iterdir()}
+        missing = [program for program in changed.worker_programs if program.name not in present]
+        write_programs(fleet.paths, missing, keep={*SERVERS, *plan.workers})
+        _start_workers(changed, say, timeout)
 
 
 def restart(var: Path, name: str, say: Say, timeout: float = READY_SECONDS) -> list[str]:
     """Restart a process, a kind, or ``all`` workers, one after the other; returns their names."""
     with _running_fleet(var, say) as fleet:
         workers = fleet.plan.workers
-        every = [*(server.name for server in fleet.servers.all), *workers]
+        every = [*fleet.plan.embedded, *workers]
         chosen = workers if name == "all" else [each for each in every if name in (each, kind_of(each))]
         if not chosen:
             raise ConfigurationError(f"There is no process {name}. There are {', '.join(every)}, and all.")
@@ -127,7 +123,7 @@ def restart(var: Path, name: str, say: Say, timeout: float = READY_SECONDS) -> l
             stop_and_wait(fleet.supervisor, [each], say)
             fleet.supervisor.start(each)
             if each in SERVERS:
-                wait_for_servers(fleet.supervisor, fleet.servers.all, fleet.paths, timeout)
+                wait_for_server(fleet.supervisor, each, fleet.paths, timeout)
             else:
                 wait_for_workers(fleet.supervisor, fleet.plan, [each], fleet.redis_url, fleet.paths, seconds=timeout)
             say(f"{each} was restarted")
@@ -136,18 +132,26 @@ def restart(var: Path, name: str, say: Say, timeout: float = READY_SECONDS) -> l
 
 def urls(settings: Settings) -> dict[str, str]:
     """REDIS_URL and DATABASE_URL of the fleet: the user's own, or of the embedded servers, running or not."""
-    embedded_redis, embedded_database = remembered_urls(settings.var)
-    own_redis = settings.require_redis_url() if settings.redis_url or settings.redis_host else None
-    own_database = settings.require_database_url() if settings.database_url else None
-    plan = read_plan(Paths(settings.var))
-    planned_redis, planned_database = plan.urls if plan else (None, None)
-    redis = own_redis or planned_redis or embedded_redis
-    database = own_database or planned_database or embedded_database
-    if redis is None or database is None:
+    paths = paths_of(settings.var)
+    plan = read_plan(paths)
+    own = dict(zip(VARIABLES, plan.urls if plan else (None, None), strict=True))
+    if settings.redis_url or settings.redis_host:
+        own["REDIS_URL"] = settings.require_redis_url()
+    if settings.database_url:
+        own["DATABASE_URL"] = settings.require_database_url()
+    embedded = dict(zip(VARIABLES, remembered_urls(paths.var), strict=True))
+    found = {name: url for name in VARIABLES if (url := own[name] or embedded[name])}
+    if len(found) < len(VARIABLES):
         raise ConfigurationError(
             f"There is no fleet in {settings.var} yet: run `bargeline up` first, or set BARGELINE_VAR to its folder."
         )
-    return {"REDIS_URL": redis, "DATABASE_URL": database}
+    return found
+
+
+def _embedded_urls(paths: Paths, plan: Plan) -> dict[str, str]:
+    redis_url, database_url = remembered_urls(paths.var)
+    remembered = {"valkey": ("REDIS_URL", redis_url), "postgres": ("DATABASE_URL", database_url)}
+    return {name: url for engine, (name, url) in remembered.items() if engine in plan.embedded and url}
 
 
 @contextmanager
@@ -158,7 +162,7 @@ def _my_turn(paths: Paths, say: Say) -> Iterator[None]:
 
 @contextmanager
 def _running_fleet(var: Path, say: Say) -> Iterator[Fleet]:
-    paths = Paths(var)
+    paths = paths_of(var)
     if not paths.folder.is_dir():
         raise Refused(f"There is no fleet in {var}. Start it with `bargeline up`, or set BARGELINE_VAR to its folder.")
     with _my_turn(paths, say):
@@ -166,30 +170,29 @@ def _running_fleet(var: Path, say: Say) -> Iterator[Fleet]:
         plan = read_plan(paths)
         if plan is None or supervisor.pid() is None:
             raise Refused(f"The fleet in {var} is down. Start it with `bargeline up`.")
-        yield Fleet(paths, plan, supervisor, prepare(var, plan.embedded))
+        yield Fleet(paths, plan, supervisor, _embedded_urls(paths, plan))
 
 
-def _start_servers(fleet: Fleet, say: Say) -> None:
+def _start_servers(fleet: Fleet, servers: Sequence[Server], say: Say, timeout: float) -> None:
     running = fleet.supervisor.pid() is not None
     processes = fleet.supervisor.processes() if running else {}
-    for server in fleet.servers.all:
+    for server in servers:
         found = processes.get(server.name)
         if found is None or not found.pid:
             require_free_port(server, fleet.paths.var)
+    write_programs(fleet.paths, map(server_program, servers), keep=processes)
     if running:
-        write_programs(fleet.paths, fleet.server_programs, keep=processes)
         apply(fleet.supervisor, say)
     else:
-        write_programs(fleet.paths, fleet.server_programs)
         start_supervisor(fleet.paths)
         say(f"supervisord runs as pid {fleet.supervisor.pid()}")
-    ensure_running(fleet.supervisor, [program.name for program in fleet.server_programs])
-    wait_for_servers(fleet.supervisor, fleet.servers.all, fleet.paths, READY_SECONDS)
-    for server in fleet.servers.all:
+    ensure_running(fleet.supervisor, [server.name for server in servers])
+    for server in servers:
+        wait_for_server(fleet.supervisor, server.name, fleet.paths, timeout)
         say(f"{server.name} {server.version} answers on port {server.port}, data in {server.data}")
 
 
-def _prepare_servers(fleet: Fleet, say: Say) -> None:
+def _check_servers(fleet: Fleet, say: Say) -> None:
     """Check the servers that the workers will use, and bring the tables up to date."""
     try:
         name = check_redis(fleet.redis_url, fleet.plan.pipeline)
@@ -204,8 +207,8 @@ def _prepare_servers(fleet: Fleet, say: Say) -> None:
 
 
 def _start_workers(fleet: Fleet, say: Say, timeout: float) -> None:
+    """Make the workers what their files say, and wait until all are ready."""
     workers = fleet.plan.workers
-    write_programs(fleet.paths, [*fleet.server_programs, *fleet.worker_programs])
     apply(fleet.supervisor, say)
     ensure_running(fleet.supervisor, workers)
     wait_for_workers(fleet.supervisor, fleet.plan, workers, fleet.redis_url, fleet.paths, seconds=timeout)

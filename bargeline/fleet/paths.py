@@ -82,3 +82,8 @@ class Paths:
         self.folder.chmod(0o700)
         if self.socket.parent != self.folder:
             own_folder(self.socket.parent).chmod(0o700)
+
+
+def paths_of(var: Path) -> Paths:
+    """Paths of the fleet in ``var``, the same for every spelling of that folder."""
+    return Paths(var.resolve())

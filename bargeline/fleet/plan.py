@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ OWN_VARIABLES = ("CONSUMER_NAME", "METRICS_PORT", "BARGELINE_VAR")
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts by kind, the pipeline's name, the workers' variables, and the folder where `up` was run."""
+    """Counts by kind, the pipeline's name, the workers' variables, where `up` was run, and the machine's name."""
 
     counts: Mapping[str, int]
     pipeline: str
     environment: Mapping[str, str]
     directory: str
+    host: str
 
     @property
     def settings(self) -> Settings:
@@ -71,15 +72,35 @@ class Plan:
         """Names of its workers."""
         return [f"{kind}-{number:02}" for kind in KINDS for number in range(1, self.counts[kind] + 1)]
 
+    def consumer(self, worker: str) -> str:
+        """Consumer name of the worker called ``transform-01``."""
+        return f"{self.host}-{worker}"
 
-def make_plan(settings: Settings, counts: Mapping[str, int], remembered: Plan | None, directory: Path) -> Plan:
-    """The plan for these settings; kinds not in ``counts`` stay as remembered, or at one."""
+
+def make_plan(
+    settings: Settings, counts: Mapping[str, int], remembered: Plan | None, directory: Path, *, is_running: bool
+) -> Plan:
+    """The plan for these settings; kinds not in ``counts`` stay as remembered, or at one.
+
+    For a fleet that is running, the same settings from another folder, or on a machine that was renamed,
+    change nothing.
+    """
     if settings.ingest_source == "stdin":
         raise ConfigurationError(
             "INGEST_SOURCE=stdin: a supervised worker has no standard input. Use `bargeline ingest -`, or unset it."
         )
     merged = check_counts({**DEFAULT_COUNTS, **(remembered.counts if remembered else {}), **counts})
-    return Plan(merged, load_pipeline(settings.pipeline).name, _environment(settings, directory), str(directory))
+    plan = Plan(
+        counts=merged,
+        pipeline=load_pipeline(settings.pipeline).name,
+        environment=_environment(settings, directory),
+        directory=str(directory),
+        host=socket.gethostname(),
+    )
+    if remembered and is_running:
+        same = remembered.environment == plan.environment
+        return replace(plan, host=remembered.host, directory=remembered.directory if same else plan.directory)
+    return plan
 
 
 def check_counts(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -111,11 +132,6 @@ def write_plan(paths: Paths, plan: Plan) -> None:
     write_private(paths.plan, json.dumps(asdict(plan), indent=2) + "\n")
 
 
-def consumer_name(worker: str) -> str:
-    """Consumer name of the worker called ``transform-01``."""
-    return f"{socket.gethostname()}-{worker}"
-
-
 def worker_program(worker: str, plan: Plan, paths: Paths, urls: Mapping[str, str]) -> Program:
     """A worker as a supervised process; ``urls`` are those of the embedded servers."""
     kind = worker.partition("-")[0]
@@ -124,18 +140,24 @@ def worker_program(worker: str, plan: Plan, paths: Paths, urls: Mapping[str, str
         **plan.environment,
         **urls,
         "BARGELINE_VAR": str(paths.var),
-        "CONSUMER_NAME": consumer_name(worker),
+        "CONSUMER_NAME": plan.consumer(worker),
         # A fixed port would do for one worker only: each takes a free one and publishes it in its lease.
         "METRICS_PORT": "0",
     }
     return Program(
         name=worker,
-        command=(sys.executable, "-m", f"workers.{kind}"),
+        command=(_python(), "-m", f"workers.{kind}"),
         directory=Path(plan.directory),
         environment=environment,
         priority=200,
         ends=kind == "ingest" and environment["INGEST_WATCH"] == "false",
     )
+
+
+def _python() -> str:
+    """This Python, by the same name however this command was started (python, python3, python3.11)."""
+    in_venv = sys.prefix != sys.base_prefix
+    return str(Path(sys.prefix) / "bin" / "python3") if in_venv else sys.executable
 
 
 def _source(plan: Plan, paths: Paths) -> dict[str, str]:

@@ -4,13 +4,14 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from bargeline.embedded.health import postgres_answers, valkey_answers
-from bargeline.embedded.servers import Server
+from bargeline.embedded.state import read_state
 from bargeline.fleet.leases import read_leases
 from bargeline.fleet.logs import last_lines
 from bargeline.fleet.paths import Paths
-from bargeline.fleet.plan import Plan, consumer_name
+from bargeline.fleet.plan import Plan
 from bargeline.fleet.rpc import ProcessState, Supervisor
 from shared.errors import BargelineError, Unreachable
 from shared.streams import Lease
@@ -29,7 +30,7 @@ class Readiness:
     lease: Lease | None = None
 
 
-def worker_readiness(worker: str, process: ProcessState | None, leases: dict[str, Lease] | str) -> Readiness:
+def worker_readiness(process: ProcessState | None, consumer: str, leases: dict[str, Lease] | str) -> Readiness:
     """Readiness of one worker; ``leases`` by consumer name, or why they could not be read."""
     if process is None:
         return Readiness(False, "it is not supervised")
@@ -39,7 +40,7 @@ def worker_readiness(worker: str, process: ProcessState | None, leases: dict[str
         return Readiness(False, f"it is {process.state}" + (f" ({process.error})" if process.error else ""))
     if isinstance(leases, str):
         return Readiness(False, leases)
-    lease = leases.get(consumer_name(worker))
+    lease = leases.get(consumer)
     if lease is None:
         return Readiness(False, "it holds no lease yet")
     if lease.pid != process.pid:
@@ -68,7 +69,7 @@ def wait_for_workers(
         leases = leases_or_reason(redis_url, pipeline)
         problems = {}
         for worker in workers:
-            found = worker_readiness(worker, processes.get(worker), leases)
+            found = worker_readiness(processes.get(worker), plan.consumer(worker), leases)
             if not found.ready:
                 problems[worker] = found.problem or "it is not ready"
         if not problems:
@@ -80,24 +81,23 @@ def wait_for_workers(
         time.sleep(POLL_SECONDS)
 
 
-def wait_for_servers(supervisor: Supervisor, servers: tuple[Server, ...], paths: Paths, seconds: float) -> None:
-    """Wait until the embedded servers answer; raises Unreachable with the log of one that does not."""
+def wait_for_server(supervisor: Supervisor, name: str, paths: Paths, seconds: float) -> None:
+    """Wait until an embedded server answers; raises Unreachable with its log if it does not."""
     deadline = time.monotonic() + seconds
-    for server in servers:
-        while not server_answers(server.name, server.port):
-            process = supervisor.processes().get(server.name)
-            if time.monotonic() > deadline or process is None or process.state == "FATAL":
-                state = process.state if process else "not supervised"
-                raise Unreachable(
-                    f"The embedded {server.name} does not answer on port {server.port} ({state}). "
-                    f"{_tail(server.name, paths)}"
-                )
-            time.sleep(POLL_SECONDS)
+    while not server_answers(name, paths.var):
+        process = supervisor.processes().get(name)
+        if time.monotonic() > deadline or process is None or process.state == "FATAL":
+            state = process.state if process else "not supervised"
+            raise Unreachable(f"The embedded {name} does not answer ({state}). {_tail(name, paths)}")
+        time.sleep(POLL_SECONDS)
 
 
-def server_answers(name: str, port: int) -> bool:
+def server_answers(name: str, var: Path) -> bool:
     """Whether an embedded server takes commands."""
-    return valkey_answers(port) if name == "valkey" else postgres_answers(port)
+    state = read_state(var)
+    if name == "valkey":
+        return state.valkey_port is not None and valkey_answers(state.valkey_port)
+    return state.postgres_port is not None and postgres_answers(state.postgres_port)
 
 
 def _hopeless(process: ProcessState | None, failed_starts: set[int]) -> bool:

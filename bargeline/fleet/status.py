@@ -11,8 +11,8 @@ from bargeline.embedded.servers import ENGINES, remembered_urls
 from bargeline.embedded.state import read_state
 from bargeline.fleet.leases import read_checkpoints
 from bargeline.fleet.orphans import find_orphans
-from bargeline.fleet.paths import Paths
-from bargeline.fleet.plan import Plan, consumer_name, read_plan
+from bargeline.fleet.paths import paths_of
+from bargeline.fleet.plan import Plan, read_plan
 from bargeline.fleet.programs import kind_of
 from bargeline.fleet.readiness import leases_or_reason, server_answers, worker_readiness
 from bargeline.fleet.rpc import ProcessState, Supervisor
@@ -57,7 +57,7 @@ class FleetStatus:
 
 def status(var: Path) -> FleetStatus:
     """Status of the fleet in ``var``, running or not."""
-    paths = Paths(var)
+    paths = paths_of(var)
     plan = read_plan(paths)
     if plan is None:
         return FleetStatus(str(var), None, None, (), (), (), {})
@@ -71,7 +71,7 @@ def status(var: Path) -> FleetStatus:
         pipeline=plan.pipeline,
         supervisor_pid=pid,
         servers=tuple(_server(name, plan, var, processes) for name in ENGINES),
-        workers=tuple(_worker(name, processes.get(name), leases) for name in plan.workers),
+        workers=tuple(_worker(name, processes.get(name), plan.consumer(name), leases) for name in plan.workers),
         orphans=tuple(orphan.process.pid for orphan in find_orphans(paths, pid)),
         sources={} if redis_down else _sources(redis_url, plan.pipeline),
     )
@@ -87,14 +87,14 @@ def _redis(plan: Plan, var: Path, processes: Mapping[str, ProcessState]) -> tupl
     return remembered_urls(var)[0] or "", "the embedded valkey is not running" if down else None
 
 
-def _worker(name: str, process: ProcessState | None, leases: dict[str, Lease] | str) -> ProcessStatus:
-    found = worker_readiness(name, process, leases)
+def _worker(name: str, process: ProcessState | None, consumer: str, leases: dict[str, Lease] | str) -> ProcessStatus:
+    found = worker_readiness(process, consumer, leases)
     return ProcessStatus(
         name=name,
         kind=kind_of(name),
         ready=found.ready,
         problem=found.problem,
-        consumer=consumer_name(name),
+        consumer=consumer,
         address=found.lease.metrics if found.lease else None,
         **_process(process),
     )
@@ -108,7 +108,7 @@ def _server(name: str, plan: Plan, var: Path, processes: Mapping[str, ProcessSta
     state = read_state(var)
     port = state.valkey_port if name == "valkey" else state.postgres_port
     process = processes.get(name)
-    ready = process is not None and port is not None and server_answers(name, port)
+    ready = process is not None and port is not None and server_answers(name, var)
     problem = None if ready else "it does not answer"
     return ProcessStatus(
         name=name,

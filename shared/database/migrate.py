@@ -52,6 +52,8 @@ def migrate(database_url: str, pipeline: Pipeline) -> list[str]:
         with translated(database_url):
             # Waiting for another migration is no fault, however long that one takes.
             connection.execute("SET lock_timeout = 0")
+            # Else a statement of a process that was killed goes on, with the lock, for as long as it takes.
+            connection.execute("SET client_connection_check_interval = '1s'")
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             connection.execute(_CREATE_TABLE)
             rows = connection.execute(_SELECT).fetchall()

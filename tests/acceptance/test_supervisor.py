@@ -29,7 +29,7 @@ SERVERS = ("valkey", "postgres")
 
 @pytest.fixture(scope="module")
 def shared_fleet() -> Iterator[Fleet]:
-    """One fleet for the tests that leave it as they found it; its folder has a space in its name."""
+    """One fleet for most tests, whatever state they leave it in; its folder has a space in its name."""
     with open_folder() as folder:
         found = Fleet(folder / "state folder")
         found.run("up")
@@ -135,6 +135,9 @@ def test_restart_takes_a_name_a_kind_or_all_workers(running: Fleet) -> None:
     running.run("restart")
     last = pids(running)
     assert {name for name in after if after[name] != last[name]} == set(WORKERS)
+    running.run("restart", "valkey")
+    final = pids(running)
+    assert {name for name in last if last[name] != final[name]} == {"valkey"}
     done = running.run("restart", "rocket", check=False)
     assert (done.returncode, "There are valkey, postgres, ingest-01" in done.stderr) == (2, True)
 
@@ -154,6 +157,16 @@ def test_scale_in_another_shell_starts_workers_like_the_others(running: Fleet) -
     other_shell = Fleet(running.var, {"LOG_LEVEL": "error"})
     other_shell.run("scale", "transform=2")
     assert "LOG_LEVEL" not in psutil.Process(pids(running)["transform-02"]).environ()
+
+
+def test_another_folder_and_another_name_of_python_change_nothing(running: Fleet) -> None:
+    before = pids(running)
+    python = Path(sys.executable).with_name(f"python{sys.version_info.major}.{sys.version_info.minor}")
+    for arguments in (["scale", "transform=2"], ["up", "--transform", "1"]):
+        environment = {**running.env(), "PYTHONPATH": str(Path.cwd())}
+        command = [str(python), *COMMAND[1:], *arguments]
+        subprocess.run(command, cwd=running.var, env=environment, check=True, capture_output=True)
+    assert pids(running) == before
 
 
 def test_a_fixed_metrics_port_is_no_obstacle(running: Fleet) -> None:
@@ -245,109 +258,111 @@ def test_two_ups_at_once_take_turns(own_fleet: Fleet) -> None:
     assert (first.returncode, second.returncode) == (0, 0), outputs
     assert sum("waiting for another bargeline command" in out for out, _ in outputs) == 1
     assert len(find_supervisors(Paths(own_fleet.var))) == 1
-    assert len(pids(own_fleet)) == len(WORKERS) + len(SERVERS) + (1 if "transform-02" in pids(own_fleet) else 0)
+    assert pids(own_fleet).keys() == {*WORKERS, *SERVERS, "transform-02"}
     assert healthy(own_fleet)
 
 
-def test_orphans_of_a_killed_supervisor_are_stopped_before_the_next(own_fleet: Fleet) -> None:
-    own_fleet.run("up", "--transform", "2")
-    old = everything(own_fleet)
-    with redis.Redis.from_url(own_fleet.url("REDIS_URL")) as client:
+def test_orphans_of_a_killed_supervisor_are_stopped_before_the_next(running: Fleet) -> None:
+    running.run("up", "--transform", "2")
+    old = everything(running)
+    with redis.Redis.from_url(running.url("REDIS_URL")) as client:
         client.set("kept", "1")
-    kill_supervisor(own_fleet)
-    done = own_fleet.run("status", check=False)
+    kill_supervisor(running)
+    done = running.run("status", check=False)
     assert done.returncode == 1
     assert "left behind" in done.stdout
-    said = own_fleet.run("up").stdout
+    said = running.run("up").stdout
     for name in ("ingest-01", "transform-02", *SERVERS):
         assert name in said.partition("supervisord runs")[0]
     assert not [process for process in old if is_alive(process)]
-    assert healthy(own_fleet)
-    with redis.Redis.from_url(own_fleet.url("REDIS_URL")) as client:
+    assert healthy(running)
+    with redis.Redis.from_url(running.url("REDIS_URL")) as client:
         assert client.get("kept") == b"1"
-    kill_supervisor(own_fleet)
+    kill_supervisor(running)
     orphans = [
-        psutil.Process(pid) for pid in json.loads(own_fleet.run("status", "--json", check=False).stdout)["orphans"]
+        psutil.Process(pid) for pid in json.loads(running.run("status", "--json", check=False).stdout)["orphans"]
     ]
     assert len(orphans) >= len(WORKERS) + len(SERVERS)
-    own_fleet.run("down")
+    running.run("down")
     assert not [process for process in orphans if is_alive(process)]
 
 
-def test_a_supervisor_without_its_socket_is_replaced(own_fleet: Fleet) -> None:
-    own_fleet.run("up")
-    old = everything(own_fleet)
-    Paths(own_fleet.var).socket.unlink()
-    own_fleet.run("up")
+def test_a_supervisor_without_its_socket_is_replaced(running: Fleet) -> None:
+    old = everything(running)
+    Paths(running.var).socket.unlink()
+    running.run("up")
     assert not [process for process in old if is_alive(process)]
-    assert healthy(own_fleet)
+    assert healthy(running)
 
 
-def test_stale_pid_files_and_sockets_confuse_nobody(own_fleet: Fleet) -> None:
-    own_fleet.run("up")
-    own_fleet.run("down")
-    paths = Paths(own_fleet.var)
+def test_stale_pid_files_and_sockets_confuse_nobody(running: Fleet) -> None:
+    running.run("down")
+    paths = Paths(running.var)
     (paths.folder / "supervisord.pid").write_text(f"{os.getpid()}\n")
     with closing(socket.socket(socket.AF_UNIX)) as stale:
         stale.bind(str(paths.socket))
-    own_fleet.run("up")
-    assert healthy(own_fleet)
+    running.run("up")
+    assert healthy(running)
 
 
-def test_down_leaves_nothing_and_says_what_it_did(own_fleet: Fleet) -> None:
-    own_fleet.run("up", "--transform", "2")
-    everybody = everything(own_fleet)
+def test_down_leaves_nothing_and_says_what_it_did(running: Fleet) -> None:
+    running.run("up", "--transform", "2")
+    everybody = everything(running)
     assert len(everybody) > len(WORKERS) + len(SERVERS)
-    said = own_fleet.run("down").stdout
+    said = running.run("down").stdout
     stopped = [line.removeprefix("stopped ") for line in said.splitlines() if line.startswith("stopped")]
     assert stopped == ["ingest-01", "transform-01, transform-02", "loader-01", "janitor-01", *SERVERS]
     assert "kill" not in said
     assert not [process for process in everybody if is_alive(process)]
-    assert not Paths(own_fleet.var).socket.exists()
-    again = own_fleet.run("down")
+    assert not Paths(running.var).socket.exists()
+    again = running.run("down")
     assert "nothing was running" in again.stdout
-    assert own_fleet.run("status", check=False).returncode == 1
-    assert own_fleet.url("REDIS_URL").startswith("redis://")
-    refused = own_fleet.run("scale", "transform=2", check=False)
+    assert running.run("status", check=False).returncode == 1
+    assert running.url("REDIS_URL").startswith("redis://")
+    refused = running.run("scale", "transform=2", check=False)
     assert (refused.returncode, "bargeline up" in refused.stderr) == (3, True)
 
 
-def test_down_interrupted_twice_is_finished_by_another(own_fleet: Fleet) -> None:
-    own_fleet.run("up")
-    everybody = everything(own_fleet)
-    interrupted = own_fleet.start("down")
+def test_down_deletes_data_only_when_told(running: Fleet) -> None:
+    running.run("down")
+    assert (running.var / "postgres").exists()
+    assert f"deleted {running.var / 'valkey'}" in running.run("down", "--delete-data").stdout
+    assert not (running.var / "postgres").exists()
+    assert not (running.var / "valkey").exists()
+
+
+def test_down_interrupted_twice_is_finished_by_another(running: Fleet) -> None:
+    everybody = everything(running)
+    interrupted = running.start("down")
     assert interrupted.stdout is not None
     assert interrupted.stdout.readline() == "stopped ingest-01\n"
     for _ in range(2):
         interrupted.send_signal(signal.SIGINT)
     interrupted.communicate(timeout=60)
-    own_fleet.run("down")
+    running.run("down")
     assert not [process for process in everybody if is_alive(process)]
 
 
 @pytest.mark.timeout(400)
-def test_a_worker_that_does_not_drain_is_killed_and_named(own_fleet: Fleet) -> None:
-    own_fleet.run("up")
-    everybody = everything(own_fleet)
-    os.kill(pids(own_fleet)["loader-01"], signal.SIGSTOP)
-    said = own_fleet.run("down").stdout
+def test_a_worker_that_does_not_drain_is_killed_and_named(running: Fleet) -> None:
+    everybody = everything(running)
+    os.kill(pids(running)["loader-01"], signal.SIGSTOP)
+    said = running.run("down").stdout
     assert "loader-01 did not end within 40 s and had to be killed" in said
     assert "transform-01 did not" not in said
     assert not [process for process in everybody if is_alive(process)]
 
 
-def test_a_taken_port_is_refused_by_name(own_fleet: Fleet) -> None:
-    own_fleet.run("up")
-    port = int(own_fleet.url("REDIS_URL").rpartition(":")[2].partition("/")[0])
-    own_fleet.run("down")
+def test_a_taken_port_is_refused_by_name(running: Fleet) -> None:
+    port = int(running.url("REDIS_URL").rpartition(":")[2].partition("/")[0])
+    running.run("down")
     with closing(socket.socket()) as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", port))
         thief.listen()
-        done = own_fleet.run("up", check=False)
+        done = running.run("up", check=False)
     assert done.returncode == 3
     assert f"Port {port} " in done.stderr
-    own_fleet.run("up")
 
 
 def test_a_worker_that_cannot_start_is_named_with_its_log(own_fleet: Fleet) -> None:
@@ -374,7 +389,7 @@ def test_a_worker_that_cannot_start_is_named_with_its_log(own_fleet: Fleet) -> N
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 4, "DATABASE_URL"),
         ({"PIPELINE": "no-such"}, 2, "PIPELINE=no-such"),
         ({"BARGELINE_VAR": "/proc/no"}, 2, "BARGELINE_VAR=/proc/no"),
-        ({"TRANSFROM_TIMEOUT_SECONDS": "3"}, 2, "TRANSFORM_TIMEOUT_SECONDS"),
+        ({"TRANSFORM_TIMEOUT_SECOND": "3"}, 2, "TRANSFORM_TIMEOUT_SECONDS"),
     ],
 )
 def test_a_wrong_setting_is_named(own_fleet: Fleet, environment: Mapping[str, str], code: int, shown: str) -> None:
@@ -422,5 +437,5 @@ def test_an_ordinary_user_has_a_fleet() -> None:
     with open_folder() as folder:
         variables = {"BARGELINE_VAR": str(folder / "var")}
         for command in ("up", "status", "down"):
-            done = as_ordinary_user([*COMMAND, command], folder, **variables)
+            done = as_ordinary_user([*COMMAND, command], folder, supervised=True, **variables)
             assert done.returncode == 0, (command, done.stdout, done.stderr)

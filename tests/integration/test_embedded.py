@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -17,10 +18,10 @@ import psycopg
 import pytest
 import redis
 
-from bargeline.embedded import accounts, places, ports, postgres, throwaway, wheels
+from bargeline.embedded import accounts, places, ports, postgres, servers, throwaway, wheels
 from bargeline.embedded.health import postgres_answers
 from bargeline.embedded.locking import exclusive
-from bargeline.embedded.servers import Servers, prepare, remembered_urls, require_free_port
+from bargeline.embedded.servers import Servers, delete_data, prepare, remembered_urls, require_free_port
 from bargeline.embedded.stamp import STAMP
 from shared.errors import BargelineError, ConfigurationError, Refused
 from tests.folders import open_folder
@@ -188,8 +189,8 @@ def test_an_older_server_of_the_same_line_is_taken_over(var: Path) -> None:
 
 
 def test_a_directory_that_is_not_ours_is_refused(var: Path) -> None:
-    (var / "valkey").mkdir()
-    (var / "valkey" / "dump.rdb").touch()
+    prepare(var, ["valkey"])
+    (var / "valkey" / STAMP).unlink()
     with pytest.raises(ConfigurationError, match="an unknown server"):
         prepare(var, ["valkey"])
 
@@ -223,6 +224,24 @@ def test_a_lost_state_file_costs_the_password_but_no_data(var: Path) -> None:
     again = prepare(var, ["postgres"])
     assert again.database_url != found.database_url
     assert_answers(var, again)
+
+
+def test_deleted_data_is_gone_for_good(var: Path) -> None:
+    found = prepare(var)
+    assert delete_data(var) == [var / "valkey", var / "postgres"]
+    assert remembered_urls(var) == (None, None)
+    assert delete_data(var) == []
+    assert prepare(var).database_url != found.database_url
+
+
+def test_postgres_needs_a_user_with_a_name(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody_by_that_id(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody_by_that_id)
+    monkeypatch.setattr(servers, "_home_and_account", lambda _var: (var, None))
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL.*/etc/passwd"):
+        prepare(var, ["postgres"])
 
 
 def test_a_damaged_state_file_is_named(var: Path) -> None:
@@ -337,6 +356,12 @@ def test_root_copies_programs_and_keeps_data_where_nobody_can_reach_them(
     assert json.loads((closed / "var" / "state.json").read_text())["home"] == str(found.all[0].data.parent)
     assert_answers(var, found)
     assert prepare(closed / "var") == found
+    (closed / "var" / "state.json").rename(var / "state.json")
+    with pytest.raises(ConfigurationError, match=f"(?s)earlier fleet.*rm -r {second}"):
+        prepare(closed / "var")
+    (var / "state.json").rename(closed / "var" / "state.json")
+    assert delete_data(closed / "var") == [found.all[0].data.parent]
+    assert not list(second.iterdir())
 
 
 @as_root

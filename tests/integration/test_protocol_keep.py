@@ -86,6 +86,20 @@ def test_foreign_entries_are_moved_never_acked_away(client: Client, stage: str) 
     assert protocol.take(client, stage, "two").id == entry_id
 
 
+@pytest.mark.parametrize(
+    "fields",
+    ["k 1 v 1", "v 1 n 1", "v 1 d x", "n 1 d x", "v a n 1 d x", "v 1 n a d x", "v 0 n 1 d x", "v 1 n 100000 d x"],
+)
+def test_scripts_and_workers_agree_on_what_is_foreign(client: Client, fields: str) -> None:
+    client.call("XADD", client.topology.stream("raw"), "*", *fields.split())
+    protocol.read(client)
+    protocol.end(client, "raw", "one")
+    assert reclaim(client, "raw", NEVER_MS) == Swept(1, [])
+    entry = protocol.take(client, name="two")
+    assert entry.foreign
+    assert protocol.settle_raw(client, protocol.mapped(entry, outputs=[5])) == [True]
+
+
 def test_unsettled_entries_without_a_body_are_reported(client: Client) -> None:
     gone, there = in_hand(client, 5, 1)
     protocol.end(client, "raw", "one")

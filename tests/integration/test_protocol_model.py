@@ -2,6 +2,8 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ from shared.streams.keeper import (
     smallest_open,
     trim,
 )
-from shared.topology import GROUP_OF_STAGE, STAGES, Topology
+from shared.topology import GROUP_OF_STAGE, RECLAIMED, STAGES, Topology
 from tests.integration import protocol
 from tests.integration.modelled import Stage
 
@@ -48,6 +50,14 @@ NAME = st.sampled_from(NAMES)
 CHOICE = st.integers(0, 1_000)
 #: What becomes of one event after another: mapped (loaded), fanned out, filtered (duplicate), retried (unrouted), dead.
 KINDS = st.lists(st.sampled_from("mmFfrd"), min_size=1, max_size=5)
+
+
+Worker = tuple[str, str]  # stage and name
+T = TypeVar("T")
+
+
+def _one_of(items: Sequence[T], choice: int) -> T:
+    return items[choice % len(items)]
 
 
 class Machine(RuleBasedStateMachine):
@@ -65,9 +75,9 @@ class Machine(RuleBasedStateMachine):
         self.ended: dict[str, list[int]] = {kind: [] for kind in ("loaded", "other", "filtered", "lost", "dead")}
         self.born: list[int] = []
         self.checkpoint = 0
-        self.leases: dict[tuple[str, str], HeldLease] = {}
-        self.hands: dict[tuple[str, str], dict[str, Entry]] = {}
-        self.zombies: dict[str, list[dict[str, Entry]]] = {stage: [] for stage in STAGES}
+        self.leases: dict[Worker, HeldLease] = {}
+        self.hands: dict[Worker, dict[str, Entry]] = {}
+        self.zombies: list[tuple[str, dict[str, Entry]]] = []
         for stage, name in itertools.product(STAGES, NAMES):
             ensure_group(self.client, stage, GROUP_OF_STAGE[stage])
             self._start(stage, name)
@@ -118,18 +128,30 @@ class Machine(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(stage=STAGE, name=NAME, count=st.integers(1, 4))
-    def read(self, stage: str, name: str, count: int) -> None:
-        if (stage, name) not in self.leases:
-            return
+    def _busy(self) -> list[Worker]:
+        return [worker for worker, hand in self.hands.items() if hand]
+
+    def _waited_for(self) -> list[Worker]:
+        """Living workers of stages with entries that nobody has read."""
+        unread = {name for name, one in self.stages.items() if not all(map(one.was_delivered, one.bodies))}
+        return [worker for worker in self.leases if worker[0] in unread]
+
+    def _suspected(self) -> list[Worker]:
+        """Living workers with leftovers, or with a pool to take from."""
+        return [one for one in self.leases if any(map(self.stages[one[0]].held_by, (one[1], RECLAIMED)))]
+
+    @precondition(lambda self: self._waited_for())
+    @rule(choice=CHOICE, count=st.integers(1, 4))
+    def read(self, choice: int, count: int) -> None:
+        stage, name = _one_of(self._waited_for(), choice)
         found = protocol.read(self.client, stage, name, count)
         assert [entry.id for entry in found] == self.stages[stage].read(name, count)
         self.hands[stage, name] |= {entry.id: entry for entry in found}
 
-    @rule(stage=STAGE, name=NAME)
-    def take(self, stage: str, name: str) -> None:
-        if (stage, name) not in self.leases:
-            return
+    @precondition(lambda self: self._suspected())
+    @rule(choice=CHOICE)
+    def take(self, choice: int) -> None:
+        stage, name = _one_of(self._suspected(), choice)
         entry, expected = Consumer(self.client, stage, name).take(), self.stages[stage].take(name)
         if expected is None:
             assert entry is None
@@ -142,21 +164,18 @@ class Machine(RuleBasedStateMachine):
         else:
             self._lose(stage, entry.id)
 
-    @rule(name=NAME, kinds=KINDS)
-    def settle(self, name: str, kinds: list[str]) -> None:
-        hand = self.hands["raw", name]
-        if self._settle(list(hand.values()), kinds):
-            hand.clear()
+    @precondition(_busy)
+    @rule(choice=CHOICE, kinds=KINDS)
+    def settle(self, choice: int, kinds: list[str]) -> None:
+        worker = _one_of(self._busy(), choice)
+        if self._settle_hand(worker[0], self.hands[worker], kinds):
+            self.hands[worker] = {}
 
-    @rule(name=NAME, kinds=KINDS)
-    def settle_clean(self, name: str, kinds: list[str]) -> None:
-        self._settle_clean(list(self.hands["clean", name].values()), kinds)
-        self.hands["clean", name].clear()
-
-    @rule(name=NAME)
-    def split(self, name: str) -> None:
-        hand = self.hands["raw", name]
-        for entry in [one for one in hand.values() if not one.foreign and one.events > 1][:1]:
+    @precondition(_busy)
+    @rule(choice=CHOICE)
+    def split(self, choice: int) -> None:
+        hand = self.hands[_one_of(self._busy(), choice)]
+        for entry in [one for one in hand.values() if one.id in self.raw.bodies and one.events > 1][:1]:
             events = protocol.numbers(entry.fields)
             first = self.raw.fence(entry.id)
             singles = [batch_fields(protocol.body([event]), 1, 1) for event in events]
@@ -164,8 +183,10 @@ class Machine(RuleBasedStateMachine):
             self._take_over(self.raw, [[event] for event in events] if first else [])
             del hand[entry.id]
 
-    @rule(stage=STAGE, name=NAME)
-    def hold(self, stage: str, name: str) -> None:
+    @precondition(_busy)
+    @rule(choice=CHOICE)
+    def hold(self, choice: int) -> None:
+        stage, name = _one_of(self._busy(), choice)
         hand = list(self.hands[stage, name].values())
         Consumer(self.client, stage, name).hold(hand)
         for entry in hand:
@@ -173,36 +194,32 @@ class Machine(RuleBasedStateMachine):
 
     # Crashes and zombies
 
-    @rule(stage=STAGE, name=NAME)
-    def crash(self, stage: str, name: str) -> None:
+    @precondition(_busy)
+    @rule(choice=CHOICE)
+    def crash(self, choice: int) -> None:
         """The lease is gone; whether the process is, shows when its hand settles after all."""
-        if (stage, name) in self.leases:
-            self.leases.pop((stage, name)).release()
-            self.zombies[stage].append(self.hands[stage, name])
-            self.hands[stage, name] = {}
+        worker = _one_of(self._busy(), choice)
+        if worker in self.leases:
+            self.leases.pop(worker).release()
+            self.zombies.append((worker[0], self.hands[worker]))
+            self.hands[worker] = {}
 
-    @rule(stage=STAGE, name=NAME)
-    def start_again(self, stage: str, name: str) -> None:
-        if (stage, name) not in self.leases:
-            self._start(stage, name)
-            Consumer(self.client, stage, name).join()
-            self.stages[stage].release(name)
+    @precondition(lambda self: len(self.leases) < len(STAGES) * len(NAMES))
+    @rule(choice=CHOICE)
+    def start_again(self, choice: int) -> None:
+        stage, name = _one_of([one for one in itertools.product(STAGES, NAMES) if one not in self.leases], choice)
+        self._start(stage, name)
+        Consumer(self.client, stage, name).join()
+        self.stages[stage].release(name)
 
-    @precondition(lambda self: self.zombies["raw"])
+    @precondition(lambda self: self.zombies)
     @rule(choice=CHOICE, kinds=KINDS)
     def zombie_settles(self, choice: int, kinds: list[str]) -> None:
-        self._settle(list(self._zombie("raw", choice).values()), kinds)
-
-    @precondition(lambda self: self.zombies["clean"])
-    @rule(choice=CHOICE, kinds=KINDS)
-    def zombie_settles_clean(self, choice: int, kinds: list[str]) -> None:
-        self._settle_clean(list(self._zombie("clean", choice).values()), kinds)
-
-    def _zombie(self, stage: str, choice: int) -> dict[str, Entry]:
-        return self.zombies[stage][choice % len(self.zombies[stage])]
+        self._settle_hand(*_one_of(self.zombies, choice), kinds)
 
     # Janitor
 
+    @precondition(lambda self: len(self.leases) < len(STAGES) * len(NAMES))
     @rule(stage=STAGE)
     def reclaim(self, stage: str) -> None:
         gone = [name for name in NAMES if (stage, name) not in self.leases]
@@ -220,6 +237,7 @@ class Machine(RuleBasedStateMachine):
         for entry_id in missing:
             self._lose(stage, entry_id)
 
+    @precondition(lambda self: self.retry)
     @rule(now=st.sampled_from((5, 15, 25)))
     def move(self, now: int) -> None:
         due = [entry_id for entry_id, (_, when) in self.retry.items() if when <= now]
@@ -283,6 +301,13 @@ class Machine(RuleBasedStateMachine):
         assert lost(self.client, stage, entry_id) == len(events)
         self.stages[stage].fence(entry_id)
         self.ended["lost"] += events
+
+    def _settle_hand(self, stage: str, hand: dict[str, Entry], kinds: list[str]) -> bool:
+        """False: the next stage is full, and the hand is kept."""
+        if stage == "raw":
+            return self._settle(list(hand.values()), kinds)
+        self._settle_clean(list(hand.values()), kinds)
+        return True
 
     def _settle(self, hand: list[Entry], kinds: list[str]) -> bool:
         fates = [list(zip(_events(entry), itertools.cycle(kinds), strict=False)) for entry in hand]
@@ -386,7 +411,7 @@ def test_the_protocol_does_what_the_model_says(redis_url: str, pipeline_name: st
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=30,
+            max_examples=20,
             stateful_step_count=60,
             deadline=None,
             derandomize=True,

@@ -105,11 +105,12 @@ def test_a_group_that_was_moved_back_needs_what_it_reads_again(client: Client) -
 
 
 def test_ids_are_compared_as_numbers(client: Client) -> None:
-    """As text, 9-1 is above 10-1."""
+    """As text, 9-9 is above 9-10 and 10-1."""
     stream = client.topology.stream("clean")
-    for entry_id in ("9-1", "9-10", "10-1"):
+    for entry_id in ("9-1", "9-9", "9-10", "10-1"):
         client.call("XADD", stream, entry_id, "x", "1")
     client.call("XGROUP", "SETID", stream, "loader", "9-9")
+    assert trim(client, "clean", "9-9") == Trimmed(1, "", "9-9")
     assert trim(client, "clean", "10-1") == Trimmed(1, "loader", "9-10")
     assert left(client, "clean") == ["9-10", "10-1"]
     client.call("DEL", stream)

@@ -2,8 +2,10 @@
 
 import os
 import re
+import socket
 import stat
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def paths(tmp_path: Path) -> Paths:
 
 
 def plan_of(environment: dict[str, str], remembered: Plan | None = None, **counts: int) -> Plan:
-    return make_plan(load_settings(environment), counts, remembered, Path.cwd())
+    return make_plan(load_settings(environment), counts, remembered, Path.cwd(), is_running=False)
 
 
 def test_supervisord_reads_what_was_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_counts_are_remembered_and_changed_one_by_one(paths: Paths) -> None:
 @pytest.mark.parametrize("counts", [{"transform": -1}, {"transform": 100}, {"rocket": 1}])
 def test_impossible_counts_are_refused(counts: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="0 to 99 workers of the kinds ingest, transform"):
-        make_plan(load_settings({}), counts, None, Path.cwd())
+        make_plan(load_settings({}), counts, None, Path.cwd(), is_running=False)
 
 
 def test_what_the_user_set_goes_to_every_worker_and_the_fleet_sets_the_rest(paths: Paths) -> None:
@@ -152,6 +154,17 @@ def test_a_pipeline_folder_is_found_from_everywhere(tmp_path: Path, monkeypatch:
     assert (plan.pipeline, plan.environment["PIPELINE"]) == ("own", str(tmp_path / "mine"))
 
 
+def test_a_running_fleet_keeps_its_names_and_its_folder(tmp_path: Path) -> None:
+    first = replace(plan_of({}), host="old-name", directory="/somewhere")
+    again = make_plan(load_settings({}), {}, first, tmp_path, is_running=True)
+    assert again == first
+    assert again.consumer("loader-01") == "old-name-loader-01"
+    changed = make_plan(load_settings({"LOG_LEVEL": "debug"}), {}, first, tmp_path, is_running=True)
+    assert (changed.directory, changed.host) == (str(tmp_path), "old-name")
+    restarted = make_plan(load_settings({}), {}, first, tmp_path, is_running=False)
+    assert (restarted.directory, restarted.host) == (str(tmp_path), socket.gethostname())
+
+
 def test_a_damaged_plan_is_named(paths: Paths) -> None:
     paths.plan.write_text("{")
     with pytest.raises(ConfigurationError, match=r"plan\.json is damaged"):
@@ -185,7 +198,7 @@ def process(state: str, exit_status: int = 0, error: str = "") -> ProcessState:
     ],
 )
 def test_why_a_worker_is_not_ready(found: ProcessState | None, ready: bool, problem: str | None) -> None:
-    readiness = worker_readiness("ingest-01", found, {})
+    readiness = worker_readiness(found, "host-ingest-01", {})
     assert readiness.ready is ready
     assert problem == readiness.problem or re.search(problem or "^$", readiness.problem or "")
 

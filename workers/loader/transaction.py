@@ -28,6 +28,11 @@ class Loader:
 
 
 Placed = tuple[Prepared, Row]
+_MESSAGE_LENGTH = 2_000
+
+
+class _Refused(Exception):
+    """A rollup refuses rows that were inserted: they are marked as dead, and all begins anew without them."""
 
 
 def run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, staged: bool) -> list[Recorded]:
@@ -36,6 +41,14 @@ def run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, st
     Entries that were committed before are skipped, and their recorded figures returned. Raises
     RowError (direct only) when the batch has to go the staged way, TransientError to try again.
     """
+    while True:
+        try:
+            return _run(loader, connection, batch, staged=staged)
+        except _Refused:
+            continue
+
+
+def _run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, staged: bool) -> list[Recorded]:
     ordered = sorted(batch, key=lambda one: one.claim.key)
     with translated(loader.url), connection.transaction():
         claims = [one.claim for one in ordered]
@@ -50,8 +63,7 @@ def run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, st
         if staged or any(one.dead for one in fresh):
             _record(fresh, inserted)
             statements.correct(connection, loader.stream, [one.claim for one in fresh])
-        for rollup in sorted(loader.file.rollup, key=lambda one: one.table):
-            _add_to_rollup(connection, rollup, [row.event for _, row in inserted])
+        _roll_up(loader, connection, inserted, staged=staged)
     return [known.get(one.claim.key) or _recorded(one.claim) for one in batch]
 
 
@@ -91,10 +103,19 @@ def _insert_staged(loader: Loader, connection: Connection, table: TableSection, 
             return _insert_staged(loader, connection, table, rows[:middle]) + _insert_staged(
                 loader, connection, table, rows[middle:]
             )
-        prepared, row = rows[0]
-        prepared.dead.append(DeadRow(row.index, "bad_row", f"{error} (SQLSTATE {error.sqlstate})".replace("\0", "\\0")))
+        _bury(rows[0], error)
         return []
     return list(rows) if ids is None else _first_of_each(rows, ids)
+
+
+def _bury(placed: Placed, error: RowError) -> None:
+    """Mark a row as dead and leave it out from now on."""
+    prepared, row = placed
+    # PostgreSQL's text quotes the value whole, however long it is.
+    message = str(error)[:_MESSAGE_LENGTH].replace("\0", "\\0")
+    prepared.dead.append(DeadRow(row.index, "bad_row", f"{message} (SQLSTATE {error.sqlstate})"))
+    for table, rows in prepared.rows.items():
+        prepared.rows[table] = [one for one in rows if one is not row]
 
 
 def _first_of_each(rows: Sequence[Placed], ids: set[str]) -> list[Placed]:
@@ -126,6 +147,29 @@ def _record(fresh: Sequence[Prepared], inserted: Sequence[Placed]) -> None:
         claim.loaded = loaded[claim.entry_id]
         claim.dead = one.dead
         claim.duplicates = claim.events - claim.loaded - claim.unrouted - len(one.dead)
+
+
+def _roll_up(loader: Loader, connection: Connection, inserted: Sequence[Placed], *, staged: bool) -> None:
+    for rollup in sorted(loader.file.rollup, key=lambda one: one.table):
+        if not staged:
+            _add_to_rollup(connection, rollup, [row.event for _, row in inserted])
+        elif not _add_all_or_bury(loader, connection, rollup, inserted):
+            raise _Refused
+
+
+def _add_all_or_bury(loader: Loader, connection: Connection, rollup: RollupSection, rows: Sequence[Placed]) -> bool:
+    """Add rows to a rollup; when PostgreSQL refuses, halve them until each that it refuses is marked as dead."""
+    try:
+        with translated(loader.url), connection.transaction():
+            _add_to_rollup(connection, rollup, [row.event for _, row in rows])
+    except RowError as error:
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            first = _add_all_or_bury(loader, connection, rollup, rows[:middle])
+            return _add_all_or_bury(loader, connection, rollup, rows[middle:]) and first
+        _bury(rows[0], error)
+        return False
+    return True
 
 
 def _add_to_rollup(connection: Connection, rollup: RollupSection, events: Sequence[AnyEvent]) -> None:
