@@ -19,8 +19,8 @@ def settings() -> str:
     head = (
         f"{_GENERATED}# Settings\n\nEvery process reads its environment once, at its start. `<NAME>_FILE` names a file "
         "that holds the value, and a file of that name in `/run/secrets` counts as well. A misspelt name with one of "
-        "these prefixes is an error. What must agree between processes (marks, attempts, retention) stands in the pipeline "
-        "file instead.\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
+        "these prefixes is an error. What must agree between processes (marks, attempts, retention) stands in the "
+        "pipeline file instead.\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n"
 
