@@ -43,7 +43,7 @@ def decode_checkpoint(text: str) -> Checkpoint:
 
 
 def find_files(patterns: str) -> list[Path]:
-    """Files that match paths and globs, oldest first; hidden ones and folders are left out.
+    """Files that match paths and globs, in their order, then by name; hidden ones and folders are left out.
 
     A path with spaces stands alone, or on a line of its own (each line ends in a newline).
     """
