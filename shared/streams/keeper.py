@@ -76,7 +76,9 @@ def due_retries(client: Client, now_ms: int, most: int = 10_000) -> list[str]:
     while len(due) < most:
         page = client.call("XRANGE", client.topology.retry, start, "+", "COUNT", _SCAN_COUNT)
         for entry_id, fields in page:
-            if int(pairs(fields)[b"due"]) <= now_ms:
+            when = pairs(fields).get(b"due", b"")
+            # An entry without it is not ours: it stays, and shows as an imbalance.
+            if when.isdigit() and int(when) <= now_ms:
                 due.append(entry_id.decode())
         if len(page) < _SCAN_COUNT:
             break

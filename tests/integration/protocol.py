@@ -50,7 +50,7 @@ def partition(url: str, name: str) -> Iterator[Client]:
 def assert_law(client: Client) -> Balance:
     """Every accepted event is in exactly one place."""
     found = balance(client.topology.partition, figures(client))
-    assert found.findings == []
+    assert not found.findings, found.findings
     assert found.imbalance == 0
     return found
 

@@ -20,7 +20,7 @@ TYPES = {
         "due": "timestamp",
         "deep": "text",
     },
-    "log": {"payload": "jsonb", "kind": "text"},
+    "log": {"payload": "jsonb", "kind": "text", "part": "jsonb"},
 }
 FILE = {
     "pipeline": {"name": "p"},
@@ -73,8 +73,8 @@ def _cells(prepared: Prepared, table: str = "t") -> list[list[str]]:
         ("", ""),
         ("\\N", "\\\\N"),
         ("a\tb\nc\rd\\e", "a\\tb\\nc\\rd\\\\e"),
-        (True, "t"),
-        (False, "f"),
+        (True, "true"),
+        (False, "false"),
         (2**70, str(2**70)),
         (1.5, "1.5"),
         ({"a": ["x\ny"]}, '{"a":["x\\\\ny"]}'),
@@ -168,3 +168,13 @@ def test_a_time_without_a_zone_is_utc() -> None:
     (row,) = prepared.rows["t"]
     assert row.event.time.utcoffset() is not None
     assert _cells(prepared)[0][1] == "2026-11-21T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [("plain", '"plain"'), ('q"\\', '"q\\\\"\\\\\\\\"'), ({"a": [1]}, '{"a":[1]}'), (True, "true"), (None, "\\N")],
+)
+def test_a_path_into_a_json_column_becomes_json(value: Any, cell: str) -> None:
+    table = {"name": "log", "event_types": ["log"], "mode": "append", "columns": {"part": "part"}}
+    prepared = _prepare(_line({"part": value}, kind="log"), table=[table], rollup=[])
+    assert _cells(prepared, "log") == [[cell]]

@@ -156,6 +156,8 @@ def _cell(source: str, column_type: str) -> Cell:
         return attributes[source]
     if column_type.startswith("timestamp") or column_type == "date":
         return lambda event, _: _time_text(source, events.find(event.data, source), column_type)
+    if column_type in ("json", "jsonb"):
+        return lambda event, _: _json_value(events.find(event.data, source))
     if "." in source:
         return lambda event, _: copy_text(events.find(event.data, source))
     return lambda event, _: copy_text(event.data.get(source))
@@ -193,7 +195,13 @@ def copy_text(value: Any) -> str:
     if isinstance(value, str):
         return value.translate(_ESCAPES) if _SPECIAL.search(value) else value
     if isinstance(value, bool):
-        return "t" if value else "f"
+        # Understood by a boolean column, and what a text column should hold.
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    return msgspec.json.encode(value).decode().replace("\\", "\\\\")
+    return _json_value(value)
+
+
+def _json_value(value: Any) -> str:
+    """A value as JSON in COPY's text format; one that is absent or null is NULL."""
+    return "\\N" if value is None else _json_text(msgspec.json.encode(value).decode())
