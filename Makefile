@@ -41,7 +41,7 @@ chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. 
 	@.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean: ## stop the fleet, remove its data (var/), results and caches
-	@if [ -d var ] && [ -x .venv/bin/bargeline ]; then BARGELINE_VAR="$(CURDIR)/var" .venv/bin/bargeline down; fi
+	@if [ -d var ] && [ -x .venv/bin/bargeline ]; then BARGELINE_VAR="$(CURDIR)/var" .venv/bin/bargeline down --delete-data; fi
 	@rm -rf var bench/results build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 

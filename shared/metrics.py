@@ -104,7 +104,7 @@ class SampledGauges(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Called by the registry at each scrape."""
         families: dict[str, GaugeMetricFamily] = {}
-        for sample in [*self.samples, *self.own]:
+        for sample in (build_info(), *self.samples, *self.own):
             text, labels = GAUGES[sample.name]
             family = families.setdefault(
                 sample.name, GaugeMetricFamily(f"bargeline_{sample.name}", text, labels=labels)

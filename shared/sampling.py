@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from shared.accounting import balance
 from shared.errors import BargelineError
-from shared.metrics import Metrics, Sample, build_info
+from shared.metrics import Metrics, Sample
 from shared.pipeline import Pipeline
 from shared.streams import Client
 from shared.streams.inspect import GroupState, figures, group_state, memory_ratio, stream_bytes
@@ -27,7 +27,7 @@ def start(client: Client, metrics: Metrics, seconds: float, stages: Sequence[str
 
 def sample(client: Client, stages: Sequence[str], pipeline: Pipeline) -> list[Sample]:
     """One sample; what cannot be asked for now is left out."""
-    samples = [build_info()]
+    samples: list[Sample] = []
     for stage in stages:
         with contextlib.suppress(BargelineError):
             samples += _of_group(pipeline, group_state(client, stage))

@@ -83,7 +83,7 @@ def _redis(plan: Plan, var: Path, processes: Mapping[str, ProcessState]) -> tupl
     if own_redis is not None:
         return own_redis, None
     valkey = processes.get("valkey")
-    down = valkey is None or valkey.state != "RUNNING"
+    down = valkey is None or not valkey.pid
     return remembered_urls(var)[0] or "", "the embedded valkey is not running" if down else None
 
 

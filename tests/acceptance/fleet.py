@@ -104,7 +104,7 @@ def fleet(var: Path, *counts: str, environment: Mapping[str, str] | None = None)
         found.run("up", *counts)
         yield found
     finally:
-        found.run("down", check=False)
+        found.run("down", "--delete-data", check=False)
 
 
 @dataclass(frozen=True)

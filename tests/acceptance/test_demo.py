@@ -33,5 +33,5 @@ def test_interrupted_then_run_again_loads_everything_once(tmp_path: Path) -> Non
         assert "nothing was loaded twice" in third.stdout
         assert_exact(found, truth, found.url("DATABASE_URL"))
     finally:
-        found.run("down")
+        found.run("down", "--delete-data")
     assert all(process.pid is None for process in found.processes().values())

@@ -435,7 +435,13 @@ def test_without_a_fleet_commands_say_how_to_start_one(tmp_path: Path) -> None:
 
 def test_an_ordinary_user_has_a_fleet() -> None:
     with open_folder() as folder:
-        variables = {"BARGELINE_VAR": str(folder / "var")}
-        for command in ("up", "status", "down"):
-            done = as_ordinary_user([*COMMAND, command], folder, supervised=True, **variables)
-            assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+        def run(*command: str) -> subprocess.CompletedProcess[str]:
+            environment = {"BARGELINE_VAR": str(folder / "var")}
+            return as_ordinary_user([*COMMAND, *command], folder, supervised=True, **environment)
+
+        try:
+            done = [run("up"), run("status")]
+        finally:
+            done_last = run("down")
+        assert [each.returncode for each in (*done, done_last)] == [0, 0, 0], (done, done_last)
