@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from bargeline.embedded.ports import choose_port
 from bargeline.embedded.state import write_private
 from bargeline.fleet.paths import Paths
 from bargeline.fleet.programs import Program
@@ -23,6 +24,8 @@ from shared.topology import KINDS
 
 DEFAULT_COUNTS = dict.fromkeys(KINDS, 1)
 MOST_WORKERS = 99
+#: The worker whose port is remembered.
+TARGETS_WORKER = "janitor-01"
 #: These differ between the workers of a fleet: the fleet sets them.
 OWN_VARIABLES = ("CONSUMER_NAME", "METRICS_PORT", "BARGELINE_VAR")
 
@@ -36,6 +39,8 @@ class Plan:
     environment: Mapping[str, str]
     directory: str
     host: str
+    #: Where the first janitor serves the list of live workers: Prometheus is told it once. 0: any free port.
+    targets_port: int = 0
 
     @property
     def settings(self) -> Settings:
@@ -96,6 +101,7 @@ def make_plan(
         environment=_environment(settings, directory),
         directory=str(directory),
         host=socket.gethostname(),
+        targets_port=settings.metrics_port or (remembered and remembered.targets_port) or choose_port(set()),
     )
     if remembered and is_running:
         same = remembered.environment == plan.environment
@@ -141,8 +147,8 @@ def worker_program(worker: str, plan: Plan, paths: Paths, urls: Mapping[str, str
         **urls,
         "BARGELINE_VAR": str(paths.var),
         "CONSUMER_NAME": plan.consumer(worker),
-        # A fixed port would do for one worker only: each takes a free one and publishes it in its lease.
-        "METRICS_PORT": "0",
+        # A fixed port would do for one worker only: the others take a free one and publish it in their lease.
+        "METRICS_PORT": str(plan.targets_port if worker == TARGETS_WORKER else 0),
     }
     return Program(
         name=worker,

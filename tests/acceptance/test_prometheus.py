@@ -26,6 +26,11 @@ def _address(found: Fleet, name: str) -> str:
     return address
 
 
+def _after_restart(found: Fleet) -> str:
+    found.run("restart", "janitor")
+    return _address(found, "janitor-01")
+
+
 def _healthy(port: int) -> set[str]:
     try:
         found: dict[str, Any] = json.loads(_get(f"http://127.0.0.1:{port}/api/v1/targets"))
@@ -40,18 +45,15 @@ def test_prometheus_scrapes_every_worker_through_http_sd(tmp_path: Path) -> None
     with fleet(tmp_path / "var", "--transform", "2") as found:
         workers = {process.consumer for process in found.processes().values() if process.consumer}
         config = tmp_path / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 1s}\n"
-            "scrape_configs:\n"
-            "  - job_name: bargeline\n"
-            f"    http_sd_configs: [{{url: 'http://{_address(found, 'janitor-01')}/targets', refresh_interval: 1s}}]\n"
-        )
+        shipped = (Path(__file__).parents[2] / "deploy" / "prometheus.yml").read_text()
+        config.write_text(shipped.replace("127.0.0.1:9400", _address(found, "janitor-01")).replace("5s", "1s"))
         port = choose_port(set())
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
         with (tmp_path / "prometheus.log").open("wb") as log:
             server = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
         try:
             until(lambda: _healthy(port) == workers, seconds=60, what=f"{workers} to be scraped")
+            assert _address(found, "janitor-01") == _after_restart(found), "Prometheus would lose the list of workers"
             query = urllib.parse.quote("max by (pipeline, group) (bargeline_group_lag_events)")
             until(
                 lambda: (
