@@ -92,7 +92,8 @@ def make_plan(
     """
     if settings.ingest_source == "stdin":
         raise ConfigurationError(
-            "INGEST_SOURCE=stdin: a supervised worker has no standard input. Use `bargeline ingest -`, or unset it."
+            "INGEST_SOURCE=stdin: a supervised worker has no standard input. Unset it, and pipe into "
+            "`INGEST_SOURCE=stdin python -m workers.ingest` beside the fleet."
         )
     merged = check_counts({**DEFAULT_COUNTS, **(remembered.counts if remembered else {}), **counts})
     plan = Plan(
