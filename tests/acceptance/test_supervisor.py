@@ -14,6 +14,7 @@ import psutil
 import pytest
 import redis
 
+from bargeline.embedded.ports import choose_port
 from bargeline.fleet.orphans import find_supervisors
 from bargeline.fleet.paths import Paths
 from bargeline.fleet.rpc import Supervisor
@@ -169,9 +170,13 @@ def test_another_folder_and_another_name_of_python_change_nothing(running: Fleet
     assert pids(running) == before
 
 
-def test_a_fixed_metrics_port_is_no_obstacle(running: Fleet) -> None:
-    Fleet(running.var, {"METRICS_PORT": "9"}).run("up", "--transform", "2")
+def test_a_fixed_metrics_port_is_the_first_janitors_and_is_remembered(running: Fleet) -> None:
+    port = choose_port(set())
+    Fleet(running.var, {"METRICS_PORT": str(port)}).run("up", "--transform", "2")
+    running.run("up")
     assert healthy(running)
+    addresses = {name: process.address for name, process in running.processes().items()}
+    assert [name for name, address in addresses.items() if address == f"127.0.0.1:{port}"] == ["janitor-01"]
 
 
 def test_killed_processes_come_back_and_the_data_with_them(running: Fleet) -> None:
