@@ -72,7 +72,7 @@ def carry(target: Target, files: Sequence[Path], *, wait: bool, show: Show) -> C
     Raises Refused when the ingest process fails. When interrupted it stops after the batch in hand; the
     checkpoint in Redis says where the next run goes on.
     """
-    before = _before(target, files)
+    before = _lines(target, files)
     start = ledger(target.client)
     dead_from = last_id(target.client, target.client.topology.dead)
     with _ingest(target, files) as process:
@@ -87,10 +87,6 @@ def carry(target: Target, files: Sequence[Path], *, wait: bool, show: Show) -> C
     lines = _lines(target, files)
     new = ledger(target.client).get("accepted", 0) - start.get("accepted", 0)
     return Carried(new, sum(min(before.get(name, 0), lines[name]) for name in lines), _dead(target, files, dead_from))
-
-
-def _before(target: Target, files: Sequence[Path]) -> dict[str, int]:
-    return _lines(target, files)
 
 
 def _lines(target: Target, files: Sequence[Path]) -> dict[str, int]:

@@ -47,10 +47,7 @@ class Reader:
     def lost(self, entry_id: str) -> None:
         """Settle an entry whose body somebody deleted."""
         events = self.runtime.hold(lambda: self.consumer.lost(entry_id))
-        if events:
-            self.runtime.metrics.events("lost", events)
-            self.runtime.metrics.incident("lost")
-            log.error("somebody deleted an unsettled entry", action="lost", entry=entry_id, events=events)
+        self.runtime.note_lost(self.consumer.stage, entry_id, events)
 
     def _make_group(self) -> None:
         consumer = self.consumer

@@ -134,6 +134,13 @@ class Runtime:
             raise Stopped
         time.sleep(min(seconds, 0.2))
 
+    def note_lost(self, stage: str, entry_id: str, events: int) -> None:
+        """Count and log unsettled events whose entry somebody deleted; nothing happens where there are none."""
+        if events:
+            self.metrics.events("lost", events)
+            self.metrics.incident("lost")
+            log.error("somebody deleted an unsettled entry", action="lost", stage=stage, entry=entry_id, events=events)
+
     def not_ready(self) -> str | None:
         """Why this worker is not ready, or None."""
         if self.lease is None:

@@ -119,16 +119,7 @@ class Janitor:
             events = settle_missing(self._client, self._connected(), self._url, entry_id)
         else:
             events = keeper.lost(self._client, stage, entry_id)
-        if events:
-            self._runtime.metrics.events("lost", events)
-            self._runtime.metrics.incident("lost")
-            log.error(
-                "somebody deleted an unsettled entry",
-                action="lost",
-                stage=stage,
-                entry=entry_id,
-                events=events,
-            )
+        self._runtime.note_lost(stage, entry_id, events)
 
     def _trim(self, stage: str) -> None:
         stream = self._client.topology.stream(stage)

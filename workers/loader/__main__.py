@@ -71,10 +71,7 @@ class Worker:
         events = self._runtime.hold(
             lambda: settle_missing(self._runtime.client, self._connected(), self._url, entry_id)
         )
-        if events:
-            self._runtime.metrics.events("lost", events)
-            self._runtime.metrics.incident("lost")
-            log.error("somebody deleted an unsettled entry", action="lost", entry=entry_id, events=events)
+        self._runtime.note_lost(self.reader.consumer.stage, entry_id, events)
 
     def _load(self, entries: Sequence[Entry], *, suspect: bool) -> None:
         began = time.monotonic()
