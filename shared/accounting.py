@@ -46,6 +46,13 @@ class Balance(msgspec.Struct, frozen=True):
     findings: list[str]
 
 
+def rewound(before: Figures, after: Figures) -> bool:
+    """Whether the server went back in time within one epoch: its counters only ever rise."""
+    return before.epoch == after.epoch and any(
+        after.counters.get(name, 0) < value for name, value in before.counters.items()
+    )
+
+
 def _reader(counters: dict[str, int]) -> Callable[[str], int]:
     """A formula reads better without dictionaries."""
     return lambda name: counters.get(name, 0)

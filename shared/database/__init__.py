@@ -4,6 +4,7 @@ from shared.database.connection import (
     Connection,
     RowError,
     UniqueViolation,
+    application_name,
     connect,
     translated,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "Connection",
     "RowError",
     "UniqueViolation",
+    "application_name",
     "connect",
     "migrate",
     "translated",

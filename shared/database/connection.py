@@ -1,5 +1,6 @@
 """Connections to PostgreSQL, and what its errors mean."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from shared.urls import ESCAPE_HINT, without_password
 
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECT_TIMEOUT_SECONDS = 5
+_NAME_BYTES = 63
 #: A statement that waits longer for a lock fails, is held and tried again.
 LOCK_TIMEOUT_MS = 10_000
 #: SQLSTATE classes of a server that is away, overloaded, full or shutting down.
@@ -33,7 +35,15 @@ class UniqueViolation(RowError):
     """A row that is there already."""
 
 
-def connect(url: str, application_name: str) -> Connection:
+def application_name(instance: str, pipeline: str) -> str:
+    """What a process calls itself in pg_stat_activity: its instance and pipeline, in the 63 bytes that there are."""
+    if len(instance) + 1 + len(pipeline) > _NAME_BYTES:
+        digest = hashlib.blake2b(pipeline.encode(), digest_size=4).hexdigest()
+        pipeline = f"{pipeline[: _NAME_BYTES - len(instance) - 2 - len(digest)]}~{digest}"
+    return f"{instance} {pipeline}"
+
+
+def connect(url: str, name: str) -> Connection:
     """Connect; raises TransientError when the server is away, ConfigurationError for a wrong URL, user or database."""
     if not url.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it has to begin with postgresql://.")
@@ -42,7 +52,7 @@ def connect(url: str, application_name: str) -> Connection:
         connection: Connection = psycopg.connect(
             url,
             autocommit=True,
-            application_name=application_name[:63],
+            application_name=name[:_NAME_BYTES],
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             # A half-open connection is noticed within about 20 s instead of hours.
             keepalives_idle=5,

@@ -109,3 +109,8 @@ def lost(client: Client, stage: str, entry_id: str) -> int:
     """Settle an unsettled entry whose body is gone; returns the number of events lost."""
     assert stage in STAGES
     return int(client.script("lost", stage, entry_id))
+
+
+def end_epoch(client: Client, epoch: str) -> bool:
+    """Begin another epoch in the ledger that is there; False if somebody else did."""
+    return bool(client.script("epoch", epoch) == 1)

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from shared import run
-from shared.database import Connection, connect, translated
+from shared.database import Connection, application_name, connect, translated
 from shared.database.load import prune
 from shared.errors import TransientError
 from shared.metrics import Sample
@@ -21,6 +21,7 @@ from shared.streams import GroupMissing, ensure_group, keeper, live_workers
 from shared.streams.inspect import entries, group_state, last_id, ledger
 from shared.streams.lease import TTL_MS
 from shared.topology import GROUP_OF_STAGE, STAGES
+from workers.janitor import blockers, epochs
 
 log = structlog.get_logger()
 _MOST_RECLAIMED = 200
@@ -28,6 +29,8 @@ _MOST_RECLAIMED = 200
 _MOST_TRIMMED = 20_000
 #: A consumer name that was just given up may come back at once (a restart).
 _FORGET_AFTER_MS = 6 * TTL_MS
+#: A connection that hangs takes 5 s to fail: entries are to be reclaimed meanwhile.
+_DATABASE_REST_SECONDS = 10
 
 
 class Janitor:
@@ -39,6 +42,7 @@ class Janitor:
         self._url = runtime.settings.require_database_url()
         self._connection: Connection | None = None
         self._repaired_at = 0.0
+        self._database_rests_until = 0.0
         #: For each stage, how many events were added up to which id, to tell where the retention ends.
         self._history: dict[str, deque[tuple[int, str]]] = {stage: deque(maxlen=10_000) for stage in STAGES}
         self._blocked: dict[str, tuple[str, float]] = {}
@@ -63,8 +67,8 @@ class Janitor:
             except GroupMissing:
                 self._make_group(stage)
         self._runtime.metrics.gauges.own = self._blocked_samples()
+        self._keep_database(pruning=repairing)
         if repairing:
-            self._prune()
             self._repaired_at = time.monotonic()
 
     def _http_sd(self) -> bytes:
@@ -191,7 +195,21 @@ class Janitor:
             self._runtime.metrics.incident("group_missing")
             log.warning("a group was missing and was made from the beginning", action="group", stage=stage)
 
-    def _prune(self) -> None:
+    def _keep_database(self, *, pruning: bool) -> None:
+        """What needs PostgreSQL. Without it Redis is kept in order all the same, and this is tried again later."""
+        if time.monotonic() < self._database_rests_until:
+            return
+        try:
+            connection = self._connected()
+            epochs.keep(self._runtime, connection, self._url)
+            blockers.terminate(self._runtime, connection, self._url)
+            if pruning:
+                self._prune(connection)
+        except TransientError as error:
+            self._database_rests_until = time.monotonic() + _DATABASE_REST_SECONDS
+            log.warning("cannot do what needs PostgreSQL now", action="database", reason=str(error))
+
+    def _prune(self, connection: Connection) -> None:
         """Drop load-ledger rows of entries that Redis can no longer deliver and that are settled."""
         stream = self._client.topology.stream("clean")
         oldest = entries(self._client, stream, "-", 1)
@@ -199,16 +217,13 @@ class Janitor:
         # An unsettled entry whose body somebody deleted is settled by its row.
         unsettled = keeper.smallest_open(self._client, "clean") or deliverable
         needed = min(deliverable, unsettled, key=keeper.id_order)
-        try:
-            with translated(self._url):
-                prune(self._connected(), stream, needed)
-        except TransientError as error:
-            # Redis can be kept in order without PostgreSQL; pruning is tried again with the next sweep.
-            log.warning("cannot prune the load ledger now", action="prune", reason=str(error))
+        with translated(self._url):
+            prune(connection, stream, needed)
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url, self._runtime.instance)
+            runtime = self._runtime
+            self._connection = connect(self._url, application_name(runtime.instance, runtime.pipeline.name))
         return self._connection
 
 

@@ -7,8 +7,9 @@ import structlog
 
 from shared import run
 from shared.attributes import Attributes
-from shared.database import Connection, RowError, connect
+from shared.database import Connection, RowError, application_name, connect
 from shared.database.load import Recorded
+from shared.database.tables import check_tables
 from shared.entries import Entry, Fields, dead_letter
 from shared.errors import InvalidEvent
 from shared.events import source_of
@@ -18,7 +19,6 @@ from shared.run import Runtime, Step
 from shared.streams import Loaded, settle_clean
 from workers.loader import transaction
 from workers.loader.rows import Prepared, Router
-from workers.loader.tables import check_tables
 
 log = structlog.get_logger()
 #: After a violation the staged way, until so many transactions in a row had neither duplicates nor bad rows.
@@ -50,7 +50,8 @@ class Worker:
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url, self._runtime.instance)
+            runtime = self._runtime
+            self._connection = connect(self._url, application_name(runtime.instance, runtime.pipeline.name))
         return self._connection
 
     def step(self) -> None:
