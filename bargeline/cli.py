@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": ("bargeline.commands.migrate", "Apply the migrations that are missing."),
     "ingest": ("bargeline.commands.ingest", "Carry files into the running fleet, with a progress bar."),
     "tail": ("bargeline.commands.tail", "Print events of a stream as lines of JSON."),
+    "resume": ("bargeline.commands.resume", "Let workers go on that stopped because of too many dead letters."),
     "reconcile": ("bargeline.commands.reconcile", "Show where every accepted event is; exit 1 if one is missing."),
 }
 

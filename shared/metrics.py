@@ -51,6 +51,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "backpressure_active": ("Whether writers to the stage have to wait", ("pipeline", "stage")),
     # Anything but 0 for longer than a moment means that the books do not add up.
     "ledger_imbalance_events": ("Events that came in and that the ledger cannot show", ("pipeline",)),
+    # Too many dead letters: the workers of the stage stopped until `bargeline resume`.
+    "breaker_open": ("Whether the dead-letter breaker stopped the stage", ("pipeline", "stage")),
     "trim_blocked_seconds": (
         "How long a group has kept the stream from being trimmed",
         ("pipeline", "group"),
@@ -64,7 +66,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     # accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost
     "events": ("Events by what became of them", ("pipeline", "stage", "outcome")),
     "reclaimed_entries": ("Entries taken from consumers that are gone", ("pipeline", "stage")),
-    # group_missing, lost, repaired, settled_before
+    # Kinds: blocker_terminated, breaker_opened, checkpoint_lost, epoch_ended, group_missing, lost, repaired, and
+    # settled_before (by somebody else).
     "incidents": ("Things that should not happen, by kind", ("pipeline", "kind")),
 }
 

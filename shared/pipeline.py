@@ -54,6 +54,9 @@ class PipelineSection(Section):
     max_deliveries: int = Field(5, ge=2)
     retention_seconds: float = Field(3600, ge=0)
     retention_events: int = Field(100_000, ge=0)
+    breaker_ratio: float = Field(0.5, gt=0, le=1)
+    breaker_window_seconds: float = Field(60, gt=0)
+    breaker_least_events: int = Field(1_000, ge=1)
 
 
 class IngestSection(Section):

@@ -2,6 +2,7 @@
 
 import structlog
 
+from shared.breaker import Breaker
 from shared.entries import Entry
 from shared.run import Runtime
 from shared.streams import BLOCK_MS, Consumer, GroupMissing, ensure_group
@@ -18,13 +19,16 @@ class Reader:
         self.consumer = Consumer(runtime.client, stage, runtime.name)
         self._target_events = target_events
         self._events_per_entry = float(target_events) / 4
+        self.breaker = Breaker(runtime, stage)
 
     def join(self) -> None:
         """Make the group if need be, and hand over what this name held before."""
         self.runtime.hold(self.consumer.join)
 
     def take(self) -> Entry | None:
-        """One suspect, alone, or None."""
+        """One suspect, alone, or None; none while the breaker is open."""
+        if self.breaker.is_open():
+            return None
         try:
             return self.runtime.hold(self.consumer.take)
         except GroupMissing:
@@ -33,6 +37,9 @@ class Reader:
 
     def read(self) -> list[Entry]:
         """New entries, about as many as hold the target number of events; none after a while of waiting."""
+        if self.breaker.is_open():
+            self.runtime.stop.wait(BLOCK_MS / 1000)
+            return []
         count = max(1, min(round(self._target_events / self._events_per_entry), _MOST_ENTRIES))
         try:
             entries = self.runtime.hold(lambda: self.consumer.read(count, BLOCK_MS))

@@ -27,6 +27,7 @@ from shared.pipeline import Pipeline, load_pipeline
 from shared.settings import Settings, load_settings
 from shared.streams import Client, Full, GroupMissing, HeldLease, acquire, check_server, own_lease
 from shared.streams.lease import RENEW_SECONDS
+from shared.streams.server import unsafe_settings
 from shared.topology import Topology
 
 T = TypeVar("T")
@@ -55,6 +56,8 @@ class Runtime:
         self.instance = ""
         self.waiting_for: str | None = None
         self.pressure = False
+        #: Why the stage has stopped consuming (the dead-letter breaker).
+        self.paused: str | None = None
         self._last_beat = time.monotonic()
         self._armed = 0.0
 
@@ -147,6 +150,8 @@ class Runtime:
             return f"waiting for Redis or for the lease of {self.name}"
         if self.waiting_for is not None:
             return self.waiting_for
+        if self.paused is not None:
+            return f"stopped consuming at {self.paused}; `bargeline resume {self.kind}` lets it go on"
         return self.not_healthy()
 
     def not_healthy(self) -> str | None:
@@ -225,6 +230,8 @@ def _loop(runtime: Runtime, step: Step) -> None:
 
 def _take_lease(runtime: Runtime, address: str) -> bool:
     version = runtime.hold(lambda: check_server(runtime.client))
+    for problem in runtime.hold(lambda: unsafe_settings(runtime.client)):
+        log.warning("the server may lose events; see `bargeline doctor`", action="server", problem=problem)
     own = own_lease(runtime.kind, runtime.name, address)
     runtime.instance = own.instance
     lease_client = runtime.new_client()

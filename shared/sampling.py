@@ -10,6 +10,7 @@ from shared.errors import BargelineError
 from shared.metrics import Metrics, Sample
 from shared.pipeline import Pipeline
 from shared.streams import Client
+from shared.streams.breaker import open_because
 from shared.streams.inspect import GroupState, figures, group_state, memory_ratio, stream_bytes
 from shared.topology import STAGES
 
@@ -31,6 +32,8 @@ def sample(client: Client, stages: Sequence[str], pipeline: Pipeline) -> list[Sa
     for stage in stages:
         with contextlib.suppress(BargelineError):
             samples += _of_group(pipeline, group_state(client, stage))
+            stopped = open_because(client, stage) is not None
+            samples.append(Sample("breaker_open", (pipeline.name, stage), stopped))
     if set(stages) == set(STAGES):
         with contextlib.suppress(BargelineError):
             samples += _of_pipeline(client, pipeline)

@@ -54,6 +54,11 @@ class Topology:
         return self._key("checkpoint")
 
     @property
+    def breaker(self) -> str:
+        """Hash of stages that stopped consuming: stage → why."""
+        return self._key("breaker")
+
+    @property
     def lease_prefix(self) -> str:
         """What every lease key starts with."""
         return self._key("consumer:")
@@ -79,4 +84,5 @@ class Topology:
             self.checkpoint,
             self.lease_prefix,
             self.leased(""),
+            self.breaker,
         ]

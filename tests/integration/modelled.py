@@ -46,6 +46,12 @@ class Stage:
     def held_by(self, name: str) -> list[str]:
         return sorted((one for one, (holder, _) in self.pending.items() if holder == name), key=id_order)
 
+    def forget(self) -> None:
+        """The server was flushed."""
+        for kept in (self.bodies, self.open, self.foreign, self.pending):
+            kept.clear()
+        self.delivered = self.last = "0-0"
+
     def add(self, entry_id: str, events: list[int], *, foreign: bool = False) -> None:
         assert id_order(entry_id) > id_order(self.last)
         self.bodies[entry_id] = events

@@ -17,18 +17,12 @@ from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Client
 from shared.topology import Topology
-from tests import workers
+from tests import locked, workers
 from tests.integration import protocol
 from tests.wait import until
-from tests.workers import Worker
 from workers.janitor import blockers
 
 EVENTS = 20_000
-#: Whether a backend of a worker of this pipeline waits for a lock.
-WAITING = """
-SELECT count(*) > 0 FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name LIKE '%% ' || %s
-"""
 
 
 @pytest.fixture
@@ -44,14 +38,6 @@ def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
     made.close()
 
 
-def _freeze_in_mid_transaction(loader: Worker, url: str, pipeline: str) -> None:
-    """It waits for a lock when it is frozen, so its transaction has begun; then the server waits for its rows."""
-    with psycopg.connect(url) as locking, psycopg.connect(url, autocommit=True) as looking:
-        locking.execute("LOCK TABLE clicks IN SHARE MODE")
-        until(lambda: looking.execute(WAITING, [pipeline]).fetchone() == (True,), what="the loader to wait")
-        loader.kill(signal.SIGSTOP)
-
-
 def test_a_frozen_loader_does_not_block_its_successor(given: dict[str, Any], client: Client, tmp_path: Path) -> None:
     write_clicks(tmp_path / "clicks.ndjson", 5, EVENTS)
     frozen = workers.start("loader", **given)
@@ -62,7 +48,8 @@ def test_a_frozen_loader_does_not_block_its_successor(given: dict[str, Any], cli
         frozen.until_started()
         try:
             ingest = workers.start("ingest", **given, INGEST_PATH=tmp_path / "clicks.ndjson")
-            _freeze_in_mid_transaction(frozen, given["database_url"], client.topology.partition)
+            with locked.waiting(given["database_url"], client.topology.partition):
+                frozen.kill(signal.SIGSTOP)
             with workers.running("loader", **given):
                 until(lambda: protocol.assert_law(client).loaded == EVENTS, 60, "the successor to load everything")
                 frozen.kill(signal.SIGCONT)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.streams import Added, Client, Full, Stale, checkpoint
+from shared.streams import Added, Client, Full, Outcome, Stale, checkpoint
 from shared.streams.client import pairs
 from shared.streams.inspect import figures
 from shared.streams.keeper import server_ms
@@ -106,6 +106,15 @@ def test_full_counts_what_is_in_flight_never_what_is_retained_or_in_hand(client:
     protocol.settle_raw(client, protocol.mapped(entry))
     assert len(protocol.contents(client, "raw")) == 1
     assert isinstance(protocol.try_add(client, [10], high_water=1), Added)
+
+
+def test_what_waits_for_another_attempt_is_in_flight_too(client: Client) -> None:
+    protocol.added(client, 1, 2)
+    (entry,) = protocol.read(client)
+    retries = [protocol.retry(number, due_ms=1) for number in (1, 2)]
+    protocol.settle_raw(client, Outcome(entry, retries=retries))
+    assert protocol.try_add(client, [3], high_water=2) == Full(2)
+    assert isinstance(protocol.try_add(client, [3], high_water=3), Added)
 
 
 def test_a_lost_reply_is_told_even_when_the_stage_is_full(client: Client) -> None:

@@ -33,12 +33,14 @@ from shared.streams.keeper import (
     move,
     reclaim,
     repair,
+    server_ms,
     smallest_open,
     trim,
 )
 from shared.topology import GROUP_OF_STAGE, RECLAIMED, STAGES, Topology
 from tests.integration import protocol
 from tests.integration.modelled import Stage
+from tests.wait import until
 
 HIGH_WATER = 30
 MOST_EVENTS = 5
@@ -67,6 +69,7 @@ WEIGHTS = {
     "move_group": 2,
     "destroy_group": 1,
     "delete_consumer_by_force": 1,
+    "flush": 1,
 }
 ACTIONS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 #: What becomes of one event after another: mapped (loaded), fanned out, filtered (duplicate), retried (unrouted), dead.
@@ -96,6 +99,7 @@ class Machine(RuleBasedStateMachine):
         self.retry: dict[str, tuple[int, int]] = {}
         self.ended: dict[str, list[int]] = {kind: [] for kind in ("loaded", "other", "filtered", "lost", "dead")}
         self.born: list[int] = []
+        self.destroyed: set[int] = set()
         self.checkpoint = 0
         self.leases: dict[Worker, HeldLease] = {}
         self.hands: dict[Worker, dict[str, Entry]] = {}
@@ -142,13 +146,14 @@ class Machine(RuleBasedStateMachine):
     def ingest(self, choice: int, _kinds: Kinds) -> None:
         count, letters = 1 + choice % 8, choice // 8 % 2
         expected, new = str(self.checkpoint or ""), str(self.checkpoint + 1)
-        full = self.raw.in_flight >= HIGH_WATER
+        in_flight = self.raw.in_flight + len(self.retry)
+        full = in_flight >= HIGH_WATER
         batch, dead = ([], []) if full else (self._new(count), self._new(letters))
         arguments = {"source": "file", "expected": expected, "new": new, "high_water": HIGH_WATER}
         sent = [protocol.letter("ingest", b"%d" % event) for event in dead]
         result = protocol.try_add(self.client, batch or [0], dead=sent, **arguments)  # type: ignore[arg-type]
         if full:
-            assert result == Full(self.raw.in_flight)
+            assert result == Full(in_flight)
             return
         assert isinstance(result, Added)
         self.checkpoint += 1
@@ -315,6 +320,24 @@ class Machine(RuleBasedStateMachine):
             for entry_id in one.held_by(name):
                 del one.pending[entry_id]
 
+    def flush(self, _choice: int, _kinds: Kinds) -> None:
+        """Everything is gone but what workers have in hand; they make their groups anew and take their leases again."""
+        names = self.client.topology
+        leases = [names.lease(GROUP_OF_STAGE[stage], name) for stage, name in WORKERS]
+        self.client.call("DEL", *names.script_keys(), *map(names.leased, GROUP_OF_STAGE.values()), *leases)
+        newest = max(id_order(one.last)[0] for one in self.stages.values())
+        until(lambda: server_ms(self.client) > newest, what="another millisecond, for ids are made of it")
+        for stage in STAGES:
+            self.stages[stage].forget()
+            ensure_group(self.client, stage, GROUP_OF_STAGE[stage])
+        for (stage, name), lease in self.leases.items():
+            assert lease.renew()
+            self.client.call("PERSIST", names.lease(GROUP_OF_STAGE[stage], name))
+        self.retry.clear()
+        self.ended = {kind: [] for kind in self.ended}
+        self.destroyed = set(self.born)
+        self.checkpoint = 0
+
     # What several of them do
 
     def _lose(self, stage: str, entry_id: str) -> None:
@@ -385,7 +408,7 @@ class Machine(RuleBasedStateMachine):
         places = [*self.raw.unsettled_events, *self.clean.unsettled_events, *waiting]
         places += itertools.chain.from_iterable(self.ended.values())
         assert len(places) == len(set(places))
-        assert {event for event in places if event < FANNED_OUT} == set(self.born)
+        assert {event for event in places if event < FANNED_OUT} == set(self.born) - self.destroyed
 
     @invariant()
     def the_law_holds(self) -> None:

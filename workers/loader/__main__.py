@@ -90,10 +90,18 @@ class Worker:
             runtime.metrics.latency(committed - entry.accepted_ms / 1000)
         runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
 
+    def _prepare(self, entry: Entry) -> Prepared:
+        """Rows of an entry; an entry that was in hand whenever a loader ended is looked at no more."""
+        if not entry.reclaimed or entry.deliveries < self._runtime.pipeline.file.pipeline.max_deliveries:
+            return self._router.prepare(entry)
+        log.error("an entry was in hand whenever a worker ended; dead-lettering it", action="poison", entry=entry.id)
+        text = f"delivered {entry.deliveries} times, and each time the loader that had it ended before it was done"
+        return self._router.unseen(entry, InvalidEvent(text, "deliveries"))
+
     def _commit(self, entries: Sequence[Entry], *, suspect: bool) -> tuple[list[Prepared], list[Recorded]]:
         """Prepare and commit; prepared anew at each attempt, since an attempt fills in what it found."""
         connection = self._connected()
-        batch = [self._router.prepare(entry) for entry in entries]
+        batch = [self._prepare(entry) for entry in entries]
         if not suspect and self._staged_left == 0:
             try:
                 return batch, transaction.run(self._plan, connection, batch, staged=False)
@@ -144,6 +152,7 @@ class Worker:
             metrics.events("duplicate", result.duplicates)
             metrics.events("unrouted", result.unrouted)
             metrics.events("dead", len(result.dead))
+            self.reader.breaker.note(result.events, result.dead)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,21 @@ class Table:
         return ("\t".join([cell(event, data) for cell in self.cells]) + "\n").encode()
 
 
+def _claim(entry: Entry) -> Claim:
+    digest = hashlib.blake2b(entry.fields.get(b"d") or repr(entry.fields).encode(), digest_size=16).digest()
+    return Claim(entry.id, digest, entry.events, loaded=0, unrouted=0)
+
+
+def _raw_lines(entry: Entry) -> list[bytes]:
+    """The bytes as they came stand for the first event."""
+    return [entry.fields.get(b"d", b"")] + [b""] * (entry.events - 1)
+
+
+def _all_dead(entry: Entry, lines: list[bytes], error: InvalidEvent) -> Prepared:
+    dead = [DeadRow(index, error.reason, str(error)) for index in range(entry.events)]
+    return Prepared(entry, _claim(entry), lines, dead=dead)
+
+
 class Router:
     """Finds the table of each event and makes its row."""
 
@@ -77,19 +92,24 @@ class Router:
 
     def prepare(self, entry: Entry) -> Prepared:
         """Rows, unrouted events and dead ones of an entry; they add up to its events."""
-        digest = hashlib.blake2b(entry.fields.get(b"d") or repr(entry.fields).encode(), digest_size=16).digest()
-        claim = Claim(entry.id, digest, entry.events, loaded=0, unrouted=0)
         try:
             lines = lines_of(entry, self._stream, self._attributes)
         except InvalidEvent as error:
-            dead = [DeadRow(index, error.reason, str(error)) for index in range(entry.events)]
-            return Prepared(entry, claim, [entry.fields.get(b"d", b"")] + [b""] * (entry.events - 1), dead=dead)
-        prepared = Prepared(entry, claim, lines)
+            return _all_dead(entry, _raw_lines(entry), error)
+        prepared = Prepared(entry, _claim(entry), lines)
         for index, event in enumerate(_decode(lines)):
             self._route(prepared, index, event)
-        claim.loaded = sum(map(len, prepared.rows.values()))
-        claim.dead = prepared.dead
+        prepared.claim.loaded = sum(map(len, prepared.rows.values()))
+        prepared.claim.dead = prepared.dead
         return prepared
+
+    def unseen(self, entry: Entry, error: InvalidEvent) -> Prepared:
+        """All events of an entry as dead ones, without a look at what they hold."""
+        try:
+            lines = lines_of(entry, self._stream, self._attributes)
+        except InvalidEvent:
+            lines = _raw_lines(entry)
+        return _all_dead(entry, lines, error)
 
     def _route(self, prepared: Prepared, index: int, event: AnyEvent | InvalidEvent) -> None:
         try:

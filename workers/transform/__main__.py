@@ -103,6 +103,7 @@ def _settle(runtime: Runtime, reader: Reader, outcomes: Sequence[Outcome]) -> No
         runtime.metrics.events("filtered", outcome.filtered)
         runtime.metrics.events("retried", len(outcome.retries))
         runtime.metrics.events("dead", len(outcome.dead))
+        reader.breaker.note(outcome.entry.events, outcome.dead)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ local events, fields, dead = number(), list(), lists()
 check_types()
 local current = call('HGET', CHECKPOINT, source) or ''
 if source ~= '' and current ~= expected then return { 'STALE', current } end
-local held = in_flight('raw')
+-- What waits for another attempt comes back to raw: without it a function that fails for every event would fill
+-- the memory while its retries wait.
+local held = in_flight('raw') + call('XLEN', RETRY)
 if held >= high_water then return { 'FULL', held } end
 
 ensure_epoch()

@@ -2,6 +2,7 @@
 -- No shebang line: a script that has one is refused at maxmemory, and then nothing could drain.
 local RAW, CLEAN, OPEN_RAW, OPEN_CLEAN, LEDGER = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local RETRY, DEAD, CHECKPOINT, LEASE_PREFIX, LEASED_PREFIX = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local BREAKER = KEYS[11]
 local STREAM = { raw = RAW, clean = CLEAN }
 local OPEN = { raw = OPEN_RAW, clean = OPEN_CLEAN }
 local GROUP = { raw = 'transform', clean = 'loader' }

@@ -1,0 +1,82 @@
+"""The loader as a process: an entry that it never survives, and a transform's output while it is away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from shared.events import SourceIds
+from shared.generate import clicks
+from shared.pipeline import load_pipeline
+from shared.streams import Client
+from shared.streams.inspect import entries
+from shared.topology import Topology
+from tests import locked, workers
+from tests.integration import protocol
+from tests.wait import until
+
+IDS = SourceIds("s")
+
+
+@pytest.fixture
+def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
+    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
+    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
+
+
+@pytest.fixture
+def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
+    made = Client(redis_url, Topology(pipeline_name))
+    yield made
+    made.close()
+
+
+def _clean(client: Client, count: int) -> None:
+    """One clean entry of clicks."""
+    lines = [
+        msgspec.json.encode({"id": IDS.id(number, b""), "type": "click", "source": "s",
+                             "time": "2026-11-21T10:00:00Z", "data": data})
+        for number, data in enumerate(clicks(1, count))
+    ]  # fmt: skip
+    body = b"".join(line + b"\n" for line in lines)
+    protocol.ensure_group(client, "raw", "transform")
+    protocol.added(client, *range(count))
+    (entry,) = protocol.read(client)
+    protocol.settle_raw(client, protocol.Outcome(entry, mapped=count, segments=[(count, body)]))
+
+
+def _kill_in_mid_transaction(client: Client, given: dict[str, Any]) -> None:
+    loader = workers.start("loader", **given, CONSUMER_NAME="the-one")
+    try:
+        with locked.waiting(given["database_url"], client.topology.partition):
+            loader.kill()
+            loader.wait()
+    finally:
+        workers.end(loader)
+
+
+def test_an_entry_that_no_loader_survives_is_a_dead_letter_in_the_end(given: dict[str, Any], client: Client) -> None:
+    _clean(client, 3)
+    most = load_pipeline(str(given["pipeline_folder"])).file.pipeline.max_deliveries
+    for _ in range(most - 1):
+        _kill_in_mid_transaction(client, given)
+    with workers.running("loader", **given, CONSUMER_NAME="the-one") as (loader,):
+        until(lambda: not protocol.assert_law(client).in_flight, what="the entry to be settled")
+        assert loader.records(action="poison")
+    assert protocol.assert_law(client).dead == 3
+    letters = [fields for _, fields in entries(client, client.topology.dead, "-", 10)]
+    assert {letter[b"reason"] for letter in letters} == {b"deliveries"}
+    found = {msgspec.json.decode(letter[b"event"])["data"]["click_id"] for letter in letters}
+    assert found == {click["click_id"] for click in clicks(1, 3)}
+    with psycopg.connect(given["database_url"]) as connection:
+        assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (0,)
+
+
+def test_one_that_was_killed_less_often_is_loaded(given: dict[str, Any], client: Client) -> None:
+    _clean(client, 3)
+    _kill_in_mid_transaction(client, given)
+    with workers.running("loader", **given, CONSUMER_NAME="the-one"):
+        until(lambda: protocol.assert_law(client).loaded == 3, what="the entry to be loaded")
