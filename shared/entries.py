@@ -11,16 +11,20 @@ import zstandard
 
 from shared import events
 from shared.attributes import Attributes
-from shared.errors import ConfigurationError, InvalidEvent
+from shared.errors import InvalidEvent
 
 VERSION = 1
-#: A reader accepts its own version and the one before.
-READABLE = (1,)
+#: A reader accepts its own version and the one before, and these codecs; the same as in lua/prelude.lua.
+READABLE = (b"1",)
+CODECS = (b"json", b"zstd")
+#: A small body can expand to 30,000 times its size; what a producer puts into one entry stays far below.
+_MOST_EXPANDED_BYTES = 64 << 20
 MOST_EVENTS = 500
 MOST_BYTES = 262_144
 _FOREIGN_NAMES = {b"event_id", b"event_type", b"timestamp", b"payload"}
 _TRACEBACK_LINES = 12
 _WHOLE = re.compile(rb"[1-9][0-9]{0,4}")
+_NUMBER = re.compile(rb"[0-9]{1,15}")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -32,10 +36,23 @@ class Entry(msgspec.Struct, frozen=True):
     reclaimed: bool = False
 
     @property
+    def _shaped(self) -> bool:
+        version, count = self.fields.get(b"v", b""), self.fields.get(b"n", b"")
+        return bool(_WHOLE.fullmatch(version) and _WHOLE.fullmatch(count) and b"d" in self.fields)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether it has the shape of a batch, but a version or codec that this program does not know.
+
+        If it is in `open` a newer program of ours wrote it; else it is foreign.
+        """
+        known = self.fields.get(b"v") in READABLE and self.fields.get(b"c", b"json") in CODECS
+        return self._shaped and not known
+
+    @property
     def foreign(self) -> bool:
         """Whether somebody else added it with plain XADD; it may have fields named like some of ours."""
-        version, count = self.fields.get(b"v", b""), self.fields.get(b"n", b"")
-        return not (_WHOLE.fullmatch(version) and _WHOLE.fullmatch(count) and b"d" in self.fields)
+        return not self._shaped or self.unreadable
 
     @property
     def events(self) -> int:
@@ -45,19 +62,26 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def attempt(self) -> int:
         """Attempt number of a retried event, 0 for the first."""
-        return 0 if self.foreign else int(self.fields.get(b"a") or 0)
+        return 0 if self.foreign else _number(self.fields.get(b"a"), 0)
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Earlier attempts of a retried event, with times and errors."""
-        found = None if self.foreign else self.fields.get(b"h")
-        return msgspec.json.decode(found, type=list[dict[str, Any]]) if found else []
+        try:
+            return msgspec.json.decode(b"[]" if self.foreign else self.fields[b"h"], type=list[dict[str, Any]])
+        except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return []
 
     @property
     def accepted_ms(self) -> int:
         """When its oldest event was first accepted, in milliseconds since 1970."""
-        found = None if self.foreign else self.fields.get(b"t")
-        return int(found or self.id.partition("-")[0])
+        added = int(self.id.partition("-")[0])
+        return added if self.foreign else _number(self.fields.get(b"t"), added)
+
+
+def _number(text: bytes | None, otherwise: int) -> int:
+    """A field that somebody else may have written."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else otherwise
 
 
 Fields = list[Any]
@@ -76,17 +100,10 @@ def compress(lines: bytes, codec: str) -> bytes:
 def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:
     """The events of an entry, each a line of JSON without its newline.
 
-    Raises InvalidEvent when nothing can be made of the entry, ConfigurationError when its format is
-    newer than this program.
+    Raises InvalidEvent when nothing can be made of the entry.
     """
     if entry.foreign:
         return [events.encode(foreign_event(entry, stream, attributes))]
-    version = entry.fields[b"v"]
-    if version not in (str(v).encode() for v in READABLE):
-        raise ConfigurationError(
-            f"Entry {entry.id} of {stream} has format version {version.decode(errors='replace')}; this program reads "
-            f"{', '.join(map(str, READABLE))}. Upgrade the workers that read this stream before those that write it."
-        )
     # Not splitlines(): a carriage return is allowed as white space within JSON.
     lines = _decompress(entry).removesuffix(b"\n").split(b"\n")
     if len(lines) != entry.events:
@@ -98,13 +115,14 @@ def _decompress(entry: Entry) -> bytes:
     body, codec = entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json")
     if codec == b"json":
         return body
-    if codec != b"zstd":
-        raise ConfigurationError(f"Entry {entry.id} has codec {codec!r}; this program knows json and zstd.")
     try:
         with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
-            return reader.read()
+            found = reader.read(_MOST_EXPANDED_BYTES + 1)
     except zstandard.ZstdError as error:
         raise InvalidEvent(f"the body is no zstd: {error}", "malformed") from None
+    if len(found) > _MOST_EXPANDED_BYTES:
+        raise InvalidEvent(f"the body expands to more than {_MOST_EXPANDED_BYTES:,} bytes", "malformed")
+    return found
 
 
 def foreign_event(entry: Entry, stream: str, attributes: Attributes) -> events.AnyEvent:

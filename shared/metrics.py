@@ -66,8 +66,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     # accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost
     "events": ("Events by what became of them", ("pipeline", "stage", "outcome")),
     "reclaimed_entries": ("Entries taken from consumers that are gone", ("pipeline", "stage")),
-    # Kinds: blocker_terminated, breaker_opened, checkpoint_lost, epoch_ended, group_missing, lost, repaired, and
-    # settled_before (by somebody else).
+    # Kinds: blocker_terminated, breaker_opened, checkpoint_lost, epoch_ended, group_missing, lost, repaired,
+    # settled_before (by somebody else), stream_deleted.
     "incidents": ("Things that should not happen, by kind", ("pipeline", "kind")),
 }
 

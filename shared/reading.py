@@ -4,6 +4,7 @@ import structlog
 
 from shared.breaker import Breaker
 from shared.entries import Entry
+from shared.errors import ConfigurationError
 from shared.run import Runtime
 from shared.streams import BLOCK_MS, Consumer, GroupMissing, ensure_group
 
@@ -30,10 +31,13 @@ class Reader:
         if self.breaker.is_open():
             return None
         try:
-            return self.runtime.hold(self.consumer.take)
+            entry = self.runtime.hold(self.consumer.take)
         except GroupMissing:
             self._make_group()
             return None
+        if entry is not None:
+            self._refuse_newer(entry)
+        return entry
 
     def read(self) -> list[Entry]:
         """New entries, about as many as hold the target number of events; none after a while of waiting."""
@@ -46,10 +50,22 @@ class Reader:
         except GroupMissing:
             self._make_group()
             return []
+        for entry in entries:
+            self._refuse_newer(entry)
         if entries:
             seen = sum(entry.events for entry in entries) / len(entries)
             self._events_per_entry += (max(seen, 1) - self._events_per_entry) / 4
         return entries
+
+    def _refuse_newer(self, entry: Entry) -> None:
+        """Leave what a newer program of ours wrote to one that can read it."""
+        if entry.unreadable and self.runtime.hold(lambda: self.consumer.is_open(entry.id)):
+            version, codec = entry.fields[b"v"], entry.fields.get(b"c", b"json")
+            raise ConfigurationError(
+                f"Entry {entry.id} of {self.consumer.stream} has format version {version.decode()} and codec "
+                f"{codec.decode(errors='replace')}, which this program does not know. Upgrade the workers that read "
+                "this stream before those that write it."
+            )
 
     def lost(self, entry_id: str) -> None:
         """Settle an entry whose body somebody deleted."""

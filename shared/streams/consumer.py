@@ -106,6 +106,10 @@ class Consumer:
         except TransientError:
             return
 
+    def is_open(self, entry_id: str) -> bool:
+        """Whether an entry is one of ours that is not settled."""
+        return bool(self.client.call("HEXISTS", self.client.topology.open(self.stage), entry_id))
+
     def lost(self, entry_id: str) -> int:
         """Settle an entry whose body somebody deleted; returns the number of events lost."""
         return int(self.client.script("lost", self.stage, entry_id))

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shared.streams.client import Client, pairs
+from shared.entries import Entry
+from shared.streams.client import Client, GroupMissing, pairs
+from shared.streams.inspect import entries, foreign_waiting, group_state
 from shared.topology import STAGES
 
 _SCAN_COUNT = 500
+_PAGE = 50
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,15 @@ class Swept:
 
     moved: int
     missing: list[str]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Foreign entries moved to the pool, lost, and entries that went with a deleted stream."""
+
+    moved: int
+    lost: int
+    forgotten: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,38 @@ def reclaim(client: Client, stage: str, foreign_idle_ms: int, most: int = 200) -
 def repair(client: Client, stage: str, ids: list[str]) -> Swept:
     """Move those of the unsettled ``ids`` that were delivered and that no consumer holds to the pool."""
     return _swept(client.script("repair", stage, *ids))
+
+
+def repair_foreign(client: Client, stage: str) -> Foreign:
+    """Account for foreign entries that nobody will settle: hand over, count as lost, or forget with their stream.
+
+    Cheap while none waits, and while the group has something to do.
+    """
+    if not _foreign_rest(client, stage):
+        return Foreign(0, 0, 0)
+    return Foreign(*map(int, client.script("foreign", stage, *_foreign_ids(client, stage))))
+
+
+def _foreign_rest(client: Client, stage: str) -> bool:
+    """Whether foreign entries wait although the group is at rest, or more were settled than added."""
+    try:
+        state = group_state(client, stage)
+    except GroupMissing:
+        return False
+    waiting = foreign_waiting(client, stage)
+    return waiting < 0 or (waiting > 0 and state.pending_entries == 0)
+
+
+def _foreign_ids(client: Client, stage: str) -> list[str]:
+    stream = client.topology.stream(stage)
+    found: list[str] = []
+    start = "-"
+    while page := entries(client, stream, start, _PAGE):
+        found += [entry_id for entry_id, fields in page if Entry(entry_id, fields).foreign]
+        if len(found) >= _SCAN_COUNT:
+            break
+        start = f"({page[-1][0]}"
+    return found
 
 
 def _swept(reply: list[bytes | int]) -> Swept:

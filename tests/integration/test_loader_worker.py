@@ -11,7 +11,7 @@ import pytest
 from shared.events import SourceIds
 from shared.generate import clicks
 from shared.pipeline import load_pipeline
-from shared.streams import Client
+from shared.streams import Client, Outcome, ensure_group
 from shared.streams.inspect import entries
 from shared.topology import Topology
 from tests import locked, workers
@@ -42,10 +42,10 @@ def _clean(client: Client, count: int) -> None:
         for number, data in enumerate(clicks(1, count))
     ]  # fmt: skip
     body = b"".join(line + b"\n" for line in lines)
-    protocol.ensure_group(client, "raw", "transform")
+    ensure_group(client, "raw", "transform")
     protocol.added(client, *range(count))
     (entry,) = protocol.read(client)
-    protocol.settle_raw(client, protocol.Outcome(entry, mapped=count, segments=[(count, body)]))
+    protocol.settle_raw(client, Outcome(entry, mapped=count, segments=[(count, body)]))
 
 
 def _kill_in_mid_transaction(client: Client, given: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
+import zstandard
 
 from shared import entries, events
 from shared.attributes import Attributes
 from shared.entries import Entry, batch_fields, compress, dead_letter, foreign_event, lines_of
-from shared.errors import ConfigurationError, InvalidEvent
+from shared.errors import InvalidEvent
 from shared.pipeline import IngestSection
 
 STREAM = "{p}:raw"
@@ -52,15 +53,30 @@ def test_a_batch_that_does_not_hold_what_it_says_is_malformed(codec: str, body: 
 
 
 @pytest.mark.parametrize(
-    ("fields", "text"),
+    ("fields", "unreadable"),
     [
-        (("v", 2, "n", 1, "d", "{}"), "format version 2; this program reads 1"),
-        (("v", 1, "n", 1, "c", "lz9", "d", "{}"), "codec b'lz9'"),
+        (("v", 2, "n", 1, "d", "{}"), True),
+        (("v", 1, "n", 1, "c", "lz9", "d", "{}"), True),
+        (("v", 1, "n", 1, "c", "zstd", "d", "{}"), False),
+        (("v", 1, "n", 1, "d", "{}"), False),
+        (("v", 2, "n", "many", "d", "{}"), False),
     ],
 )
-def test_a_newer_format_stops_the_worker_and_loses_nothing(fields: tuple[Any, ...], text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
-        lines_of(_entry(*fields), STREAM, ATTRIBUTES)
+def test_a_batch_of_an_unknown_format_is_told_from_a_foreign_entry(fields: tuple[Any, ...], unreadable: bool) -> None:
+    assert _entry(*fields).unreadable is unreadable
+
+
+@pytest.mark.parametrize("field", ["t", "a", "h"])
+@pytest.mark.parametrize("text", ["", "x", "{}", "null", "3x", "-1", "[1", "\0", "9" * 40])
+def test_what_somebody_else_wrote_into_our_fields_is_not_believed(field: str, text: str) -> None:
+    entry = _entry("v", 1, "n", 1, "d", "{}", field, text)
+    assert (entry.attempt, entry.history, entry.accepted_ms) == (0, [], int(entry.id.partition("-")[0]))
+
+
+def test_a_small_body_that_expands_without_end_is_refused() -> None:
+    bomb = zstandard.ZstdCompressor(level=1).compress(b"\n" * (80 << 20))
+    with pytest.raises(InvalidEvent, match="expands to more than"):
+        lines_of(_entry("v", 1, "n", 1, "c", "zstd", "d", bomb), STREAM, ATTRIBUTES)
 
 
 def test_flat_fields_become_data() -> None:

@@ -109,6 +109,15 @@ class Janitor:
                 if swept.moved:
                     self._runtime.metrics.incident("repaired", swept.moved)
             self._runtime.beat()
+        self._repair_foreign(stage)
+
+    def _repair_foreign(self, stage: str) -> None:
+        found = keeper.repair_foreign(self._client, stage)
+        self._note(stage, keeper.Swept(found.moved, []), "repaired foreign entries that no consumer held", "repair")
+        self._runtime.note_lost(stage, "foreign", found.lost)
+        if found.forgotten:
+            self._runtime.metrics.incident("stream_deleted")
+            log.error("a stream was deleted and made anew", action="repair", stage=stage, entries=found.forgotten)
 
     def _note(self, stage: str, swept: keeper.Swept, text: str, action: str) -> None:
         if swept.moved:

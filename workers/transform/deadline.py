@@ -6,6 +6,7 @@ each event would cost 1 µs of the 4 µs that one takes. User code that never re
 interpreter cannot be interrupted so: the stall watchdog ends the process instead.
 """
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Self
@@ -22,6 +23,12 @@ class Deadline:
         self.seconds = seconds
         self.current: int | None = None
         self._seen: int | None = None
+        self._process = os.getpid()
+
+    def end_child(self) -> None:
+        """End this process if it is a fork of the worker's that came back from user code: it is no second worker."""
+        if os.getpid() != self._process:
+            os._exit(1)
 
     def __enter__(self) -> Self:
         self.current = self._seen = None

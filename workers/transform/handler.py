@@ -117,6 +117,7 @@ def _call(function: UserFunction, event: AnyEvent, event_id: str, index: int, de
         return _Result(error=error)
     finally:
         deadline.current = None
+        deadline.end_child()
 
 
 def _apply_batch(function: UserFunction, decoded: list[AnyEvent], ids: list[str], deadline: Deadline) -> list[_Result]:
@@ -131,6 +132,7 @@ def _apply_batch(function: UserFunction, decoded: list[AnyEvent], ids: list[str]
         return [_Result(error=error)] if len(decoded) == 1 else []
     finally:
         deadline.current = None
+        deadline.end_child()
 
 
 def _result(returned: Any, event_id: str) -> _Result:

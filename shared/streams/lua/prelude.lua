@@ -107,7 +107,8 @@ end
 local function is_foreign(reply)
   local fields = named(reply)
   local function whole(text) return text and #text <= 5 and text:match('^[1-9]%d*$') end
-  return not (whole(fields['v']) and whole(fields['n']) and fields['d'])
+  local codec = fields['c'] or 'json'
+  return not (fields['v'] == '1' and whole(fields['n']) and fields['d'] and (codec == 'json' or codec == 'zstd'))
 end
 
 local function find_group(stage)
