@@ -8,7 +8,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test check bench chaos clean distclean reference requirements moved
+.PHONY: help demo up down status test check bench chaos mutants clean distclean reference requirements moved
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,8 +37,11 @@ check: .venv/.dev-stamp ## check format, lint, types and imports
 bench: .venv/.dev-stamp ## measure this fleet against the floor and the naive loop (about 3 minutes)
 	@.venv/bin/python -m bench $(ARGS)
 
-chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. make chaos SEED=1 (some minutes)
-	@.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. make chaos SEED=1 (about 4 minutes)
+	@.venv/bin/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutants: .venv/.dev-stamp ## break each promise of the code in turn, and see that the fault kit notices (about 10 minutes)
+	@.venv/bin/python -m pytest -m "" tests/faults/test_mutants.py $(ARGS)
 
 clean: ## stop the fleet, remove its data (var/), results and caches
 	@if [ -d var ] && [ -x .venv/bin/bargeline ]; then BARGELINE_VAR="$(CURDIR)/var" .venv/bin/bargeline down --delete-data; fi

@@ -1,6 +1,7 @@
 """The handler: what becomes of the events of a raw entry, whatever the user's code does."""
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -323,6 +324,26 @@ def test_many_quick_events_together_may_take_longer_than_the_deadline() -> None:
 
     outcome = handle(_handler(busy, seconds=0.1), _numbers(20))
     assert (outcome.mapped, outcome.retries) == (20, [])
+
+
+class _Late(Deadline):
+    """Fires after user code has returned and before its deadline ends."""
+
+    fired = False
+
+    def end_child(self) -> None:
+        if not self.fired:
+            self.fired = True
+            raise UserCodeTimeout("late")
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_deadline_that_fires_when_user_code_has_just_returned_ends_nothing(batch: bool) -> None:
+    function = (lambda many: many) if batch else (lambda event: event)
+    handler = dataclasses.replace(_handler(function, batch=batch), deadline=_Late(30))
+    outcome = handle(handler, _numbers(3))
+    assert outcome.mapped + len(outcome.retries) == 3
+    assert len(outcome.retries) == (0 if batch else 1)
 
 
 def test_a_function_that_swallows_its_timeout_is_asked_again() -> None:

@@ -25,7 +25,7 @@ from shared.errors import InvalidEvent
 from shared.events import AnyEvent, Event
 from shared.pipeline import PipelineSection
 from shared.streams import Outcome
-from workers.transform.deadline import Deadline
+from workers.transform.deadline import Deadline, UserCodeTimeout
 from workers.transform.function import Decode, UserFunction
 
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
@@ -108,6 +108,14 @@ def _apply(handler: Handler, decoded: list[AnyEvent]) -> list[_Result]:
 
 def _call(function: UserFunction, event: AnyEvent, event_id: str, index: int, deadline: Deadline) -> _Result:
     try:
+        return _attempt(function, event, event_id, index, deadline)
+    except UserCodeTimeout as late:
+        # It fired between the end of user code and that of its deadline.
+        return _Result(error=late)
+
+
+def _attempt(function: UserFunction, event: AnyEvent, event_id: str, index: int, deadline: Deadline) -> _Result:
+    try:
         deadline.current = index
         return _result(function(event), event_id)
     except InvalidEvent as error:
@@ -123,13 +131,20 @@ def _call(function: UserFunction, event: AnyEvent, event_id: str, index: int, de
 def _apply_batch(function: UserFunction, decoded: list[AnyEvent], ids: list[str], deadline: Deadline) -> list[_Result]:
     """The batch form takes a list and returns as many results; when it fails, none are returned for several."""
     try:
+        return _attempt_batch(function, decoded, ids, deadline)
+    except (Exception, SystemExit) as error:
+        return [_Result(error=error)] if len(decoded) == 1 else []
+
+
+def _attempt_batch(
+    function: UserFunction, decoded: list[AnyEvent], ids: list[str], deadline: Deadline
+) -> list[_Result]:
+    try:
         deadline.current = 0
         returned = list(function(list(decoded)))
         if len(returned) != len(decoded):
             raise ValueError(f"the batch function returned {len(returned)} results for {len(decoded)} events")
         return [_result(one, event_id) for one, event_id in zip(returned, ids, strict=True)]
-    except (Exception, SystemExit) as error:
-        return [_Result(error=error)] if len(decoded) == 1 else []
     finally:
         deadline.current = None
         deadline.end_child()
