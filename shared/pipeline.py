@@ -47,16 +47,28 @@ class ValuePath(Section):
 class PipelineSection(Section):
     """``[pipeline]``: the name, and limits that every process keeps."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)
-    high_water_events: int = Field(200_000, ge=1)
-    max_attempts: int = Field(3, ge=1)
-    retry_delays_seconds: tuple[float, ...] = (1, 10, 60)
-    max_deliveries: int = Field(5, ge=2)
-    retention_seconds: float = Field(3600, ge=0)
-    retention_events: int = Field(100_000, ge=0)
-    breaker_ratio: float = Field(0.5, gt=0, le=1)
-    breaker_window_seconds: float = Field(60, gt=0)
-    breaker_least_events: int = Field(1_000, ge=1)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64, description="Name of the pipeline, and of its keys"
+    )
+    high_water_events: int = Field(
+        200_000, ge=1, description="A stage with so many unsettled events takes no more: who writes to it waits"
+    )
+    max_attempts: int = Field(3, ge=1, description="An event for which user code failed so often is a dead letter")
+    retry_delays_seconds: tuple[float, ...] = Field(
+        (1, 10, 60), description="Wait before the second attempt, the third …; the last counts for all further ones"
+    )
+    max_deliveries: int = Field(
+        5, ge=2, description="What was in the hands of so many workers that ended is a dead letter, unseen"
+    )
+    retention_seconds: float = Field(3600, ge=0, description="Settled events stay in the streams for so long")
+    retention_events: int = Field(
+        100_000, ge=0, description="Settled events that stay at most; the less of both counts"
+    )
+    breaker_ratio: float = Field(
+        0.5, gt=0, le=1, description="A stage stops when more than this share became dead letters; 1: never"
+    )
+    breaker_window_seconds: float = Field(60, gt=0, description="Sliding window of that share")
+    breaker_least_events: int = Field(1_000, ge=1, description="With fewer events in the window it is not judged")
 
 
 class IngestSection(Section):

@@ -157,7 +157,7 @@ def worker_program(worker: str, plan: Plan, paths: Paths, urls: Mapping[str, str
         directory=Path(plan.directory),
         environment=environment,
         priority=200,
-        ends=kind == "ingest" and environment["INGEST_WATCH"] == "false",
+        ends=kind == "ingest" and not {"INGEST_WATCH", "INGEST_FOLLOW"} & _switched_on(environment),
     )
 
 
@@ -173,7 +173,12 @@ def _source(plan: Plan, paths: Paths) -> dict[str, str]:
     # A single line would be split at its spaces.
     inbox = {"INGEST_SOURCE": "file", "INGEST_PATH": f"{pattern}\n{pattern}" if " " in pattern else pattern}
     chosen = inbox.keys() & plan.environment.keys()
-    return {**({} if chosen else inbox), "INGEST_WATCH": "true"}
+    watch = {} if "INGEST_FOLLOW" in _switched_on(plan.environment) else {"INGEST_WATCH": "true"}
+    return {**({} if chosen else inbox), **watch}
+
+
+def _switched_on(environment: Mapping[str, str]) -> set[str]:
+    return {name for name, value in environment.items() if value == "true"}
 
 
 def _environment(settings: Settings, directory: Path) -> dict[str, str]:

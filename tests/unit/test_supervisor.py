@@ -135,6 +135,9 @@ def test_ingest_watches_the_inbox_unless_told_otherwise(paths: Paths) -> None:
     assert inbox.environment["INGEST_WATCH"] == "true"
     own = worker_program("ingest-01", plan_of({"INGEST_PATH": "/data/*.gz"}), paths, {})
     assert (own.environment["INGEST_PATH"], own.environment["INGEST_WATCH"]) == ("/data/*.gz", "true")
+    followed = worker_program("ingest-01", plan_of({"INGEST_PATH": "/log/*", "INGEST_FOLLOW": "true"}), paths, {})
+    assert "INGEST_WATCH" not in followed.environment
+    assert not followed.ends
     once = worker_program("ingest-01", plan_of({"INGEST_PATH": "/data/a", "INGEST_WATCH": "false"}), paths, {})
     assert once.ends
     assert "autorestart = unexpected\nstartsecs = 0\n" in render(once, paths)
