@@ -25,6 +25,7 @@ COMMANDS = {
     "tail": ("bargeline.commands.tail", "Print events of a stream as lines of JSON."),
     "resume": ("bargeline.commands.resume", "Let workers go on that stopped because of too many dead letters."),
     "reconcile": ("bargeline.commands.reconcile", "Show where every accepted event is; exit 1 if one is missing."),
+    "doctor": ("bargeline.commands.doctor", "Say what is wrong with servers and pipeline, why it matters, what to do."),
 }
 
 
@@ -74,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 
 
 def _end(text: str, code: int) -> None:
-    click.echo(text, err=True)
+    from shared.text import printable
+
+    click.echo(printable(text, lines=True), err=True)
     sys.exit(code)
 
 

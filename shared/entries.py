@@ -42,12 +42,12 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def unreadable(self) -> bool:
-        """Whether it has the shape of a batch, but a version or codec that this program does not know.
+        """Whether it has the shape of a batch, but a version, codec or size that this program does not know.
 
         If it is in `open` a newer program of ours wrote it; else it is foreign.
         """
         known = self.fields.get(b"v") in READABLE and self.fields.get(b"c", b"json") in CODECS
-        return self._shaped and not known
+        return self._shaped and not (known and int(self.fields[b"n"]) <= MOST_EVENTS)
 
     @property
     def foreign(self) -> bool:

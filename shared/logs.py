@@ -6,6 +6,13 @@ from typing import Any
 
 import structlog
 
+from shared.text import printable
+
+
+def _without_control(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Names and errors of strangers must not steer the terminal; JSON escapes them anyhow."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
 
 def configure(level: str, style: str, **bound: Any) -> None:
     """Send structured lines to stderr, as JSON or as text for people; ``bound`` is on every line."""
@@ -17,7 +24,12 @@ def configure(level: str, style: str, **bound: Any) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            # The default shows local variables, and one of them is a URL with its password.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[
@@ -25,7 +37,7 @@ def configure(level: str, style: str, **bound: Any) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            *([structlog.processors.format_exc_info] if style == "json" else []),
+            *([structlog.processors.format_exc_info] if style == "json" else [_without_control]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

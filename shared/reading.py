@@ -62,9 +62,9 @@ class Reader:
         if entry.unreadable and self.runtime.hold(lambda: self.consumer.is_open(entry.id)):
             version, codec = entry.fields[b"v"], entry.fields.get(b"c", b"json")
             raise ConfigurationError(
-                f"Entry {entry.id} of {self.consumer.stream} has format version {version.decode()} and codec "
-                f"{codec.decode(errors='replace')}, which this program does not know. Upgrade the workers that read "
-                "this stream before those that write it."
+                f"Entry {entry.id} of {self.consumer.stream} has format version {version.decode()}, codec "
+                f"{codec.decode(errors='replace')} and {entry.fields[b'n'].decode()} events, which this program does "
+                "not read. Upgrade the workers that read this stream before those that write it."
             )
 
     def lost(self, entry_id: str) -> None:

@@ -28,6 +28,7 @@ from shared.settings import Settings, load_settings
 from shared.streams import Client, Full, GroupMissing, HeldLease, acquire, check_server, own_lease
 from shared.streams.lease import RENEW_SECONDS
 from shared.streams.server import unsafe_settings
+from shared.text import printable
 from shared.topology import Topology
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class Runtime:
 
     def new_client(self) -> Client:
         """Another connection: a blocking read must not delay the lease."""
-        return Client(self.settings.require_redis_url(), self.topology, f"bargeline-{self.name}".replace(" ", "-"))
+        return Client(self.settings.require_redis_url(), self.topology, f"bargeline-{self.name}")
 
     def beat(self) -> None:
         """Note progress. Without any for STALL_SECONDS the process ends, even while the GIL is held."""
@@ -185,7 +186,7 @@ def main(
         _handle_signals(runtime)
         code = _run(runtime, start, documents(runtime) if documents else {}, sampled_stages)
     except BargelineError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error), lines=True)}\n")
         code = error.exit_code
     sys.stderr.flush()
     sys.exit(code)

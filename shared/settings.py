@@ -60,7 +60,20 @@ class Settings(BaseSettings):
     ingest_source: Literal["file", "stdin"] = Field("file", description="Where events come from")
     ingest_path: str | None = Field(None, description="Files to read: paths and globs, separated by spaces or newlines")
     ingest_watch: bool = Field(False, description="Keep watching INGEST_PATH for files that appear, instead of ending")
-    ingest_watch_seconds: float = Field(0.5, gt=0, description="How often a watched path is looked at")
+    ingest_follow: bool = Field(
+        False, description="Follow INGEST_PATH's files as they grow and are rotated, like a log shipper, for ever"
+    )
+    ingest_watch_seconds: float = Field(
+        0.5, gt=0, description="How often a watched or followed path is looked at for files"
+    )
+    ingest_rotate_seconds: float = Field(
+        5, gt=0, description="A followed file that was renamed or deleted is finished when it was still for so long"
+    )
+    ingest_start: Literal["beginning", "latest"] = Field(
+        "beginning",
+        description="Where followed files begin that are there at the start and have no checkpoint; files that "
+        "appear later are always read whole",
+    )
     ingest_source_name: str | None = Field(
         None, description="Name of the source in ids and checkpoints (default: the path)"
     )
@@ -69,6 +82,15 @@ class Settings(BaseSettings):
         262_144, ge=1_024, description="Most bytes of events in one entry, unless one is larger"
     )
     ingest_max_event_bytes: int = Field(16_777_216, ge=1_024, description="A longer line is a dead letter")
+    ingest_durability: str = Field(
+        "memory",
+        pattern=r"^(memory|aof|replicas:[1-9][0-9]{0,2})$",
+        description="When a batch counts as accepted: memory (Redis has it), aof (it is on Redis' disk), replicas:<n> "
+        "(n replicas have it)",
+    )
+    ingest_memory_ratio: float = Field(
+        0.9, gt=0, le=1, description="Above this share of Redis' maxmemory ingest waits; without a maxmemory never"
+    )
     ingest_codec: Literal["json", "zstd"] = Field("json", description="Codec of the entries that ingest writes")
 
     transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")

@@ -2,12 +2,21 @@
 
 import re
 
-#: Up to the last @: a password in which somebody forgot to escape one is hidden as well.
-_AFTER_USER = re.compile(r"(//[^:@/]*):.*@", re.DOTALL)
-_AS_PARAMETER = re.compile(r"([?&]password=)[^&]*")
+#: Up to the last @: a password in which somebody forgot to escape one is hidden as well, and so is one of a URL
+#: whose beginning is wrong.
+_AFTER_USER = re.compile(r"^((?:[a-z+]*:/+)?+[^:@/]*):.*@", re.DOTALL | re.IGNORECASE)
+#: As a parameter of a URL, or in a list such as `host=x password=y`: of the server, or of the key of TLS.
+_AS_PARAMETER = re.compile(r"((?:^|[?&\s])(?:ssl_?)?password\s*=\s*)(?:'[^']*'|[^&\s]*)", re.IGNORECASE)
 ESCAPE_HINT = "Special characters of a password are written as %2F (/), %40 (@), %3A (:), %23 (#) and %25 (%)."
 
 
 def without_password(url: str) -> str:
     """The URL with *** for its password."""
     return _AS_PARAMETER.sub(r"\1***", _AFTER_USER.sub(r"\1:***@", url))
+
+
+def is_ambiguous(url: str) -> bool:
+    """Whether a special character in the password was left as it is: a part of it would pass for a host's name."""
+    place = url.partition("://")[2].partition("?")[0]
+    authority, _, path = place.partition("/")
+    return authority.count("@") > 1 or "@" in path

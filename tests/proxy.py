@@ -102,7 +102,8 @@ class Proxy:
     def _reset(self) -> None:
         for writer in list(self._live):
             found = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
+            # A handshake that failed has left no socket.
+            with contextlib.suppress(OSError, AttributeError):
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
 

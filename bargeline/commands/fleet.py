@@ -101,9 +101,11 @@ def logs(name: str | None, follow: bool, lines: int) -> None:
     from bargeline.fleet.logs import logs as read_logs
     from bargeline.fleet.paths import paths_of
     from shared.settings import load_settings
+    from shared.text import printable
 
     for process, line in read_logs(paths_of(load_settings().var), name, lines, follow=follow):
-        click.echo(f"{process:<14} {line}")
+        # A worker's output holds what user code prints, which may be event data.
+        click.echo(f"{process:<14} {printable(line)}")
 
 
 @click.command()

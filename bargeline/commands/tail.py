@@ -28,6 +28,7 @@ def tail(stream: str, start: str | None, follow: bool, limit: int | None, pipeli
     --from only new ones are printed. Reading takes nothing away.
     """
     from bargeline.target import find_target
+    from shared.text import printable
 
     target = find_target(pipeline)
     key = {"dead": target.client.topology.dead, "retry": target.client.topology.retry}.get(stream)
@@ -35,7 +36,8 @@ def tail(stream: str, start: str | None, follow: bool, limit: int | None, pipeli
     printed = 0
     try:
         for line in _lines(target, stream, key, _start(target, key, start, follow), follow):
-            click.echo(line)
+            # Control characters in data would steer the terminal; in JSON the escape means the same.
+            click.echo(printable(line.decode(errors="backslashreplace")))
             printed += 1
             if printed == limit:
                 return

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from shared.errors import BargelineError, ConfigurationError, TransientError
-from shared.urls import ESCAPE_HINT, without_password
+from shared.urls import ESCAPE_HINT, is_ambiguous, without_password
 
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECT_TIMEOUT_SECONDS = 5
@@ -68,7 +68,7 @@ def _check_readable(url: str) -> None:
     """Raise ConfigurationError here: libpq's own text would quote the part it stumbles over, such as the password."""
     try:
         ports = str(conninfo_to_dict(url).get("port") or 0).split(",")
-        readable = all(port.isdigit() or not port for port in ports)
+        readable = all(port.isdigit() or not port for port in ports) and not is_ambiguous(url)
     except psycopg.ProgrammingError:
         readable = False
     if not readable:
@@ -115,7 +115,14 @@ def _without_sqlstate(where: str, text: str, error: psycopg.Error) -> Exception:
         "no password supplied",
         "no pg_hba.conf entry",
         "invalid ",
+        "server does not support SSL",
     )
+    if isinstance(error, psycopg.OperationalError) and "certificate" in text:
+        return ConfigurationError(
+            f"{where}: {text}. In DATABASE_URL sslrootcert has to name a file with the CA that issued the server's "
+            "certificate, the host has to be one of its names (sslmode=verify-full), and sslcert and sslkey are needed "
+            "where the server asks for a client certificate."
+        )
     if isinstance(error, psycopg.OperationalError) and not any(part in text for part in final):
         return TransientError(f"{where}: {text}")
     if isinstance(error, psycopg.OperationalError | psycopg.ProgrammingError):

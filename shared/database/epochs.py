@@ -47,7 +47,7 @@ def copy(connection: Connection, pipeline: str, figures: Figures) -> None:
     connection.execute(COPY, arguments)
 
 
-def last_copy(connection: Connection, pipeline: str, epoch: str) -> Figures | None:
+def last_copy(connection: Connection, pipeline: str, epoch: str | None) -> Figures | None:
     """What was last seen of an epoch."""
     rows: list[Any] = connection.execute(LAST, {"pipeline": pipeline, "epoch": epoch}).fetchall()
     return msgspec.convert(rows[0][0], Figures) if rows else None

@@ -7,10 +7,11 @@ from shared.streams.client import (
     check_server,
     ensure_group,
 )
-from shared.streams.consumer import Consumer, Loaded, Outcome, settle, settle_clean, split
+from shared.streams.consumer import Consumer, Loaded, Outcome, portions, settle, settle_clean, split
+from shared.streams.durability import check_durability, confirm
 from shared.streams.inspect import checkpoints
 from shared.streams.lease import HeldLease, Lease, acquire, live_workers, own_lease
-from shared.streams.producer import Added, Full, Stale, add, checkpoint
+from shared.streams.producer import Added, Full, Stale, add, all_checkpoints, checkpoint, stored_checkpoints
 
 __all__ = [
     "BLOCK_MS",
@@ -26,13 +27,18 @@ __all__ = [
     "Stale",
     "acquire",
     "add",
+    "all_checkpoints",
+    "check_durability",
     "check_server",
     "checkpoint",
     "checkpoints",
+    "confirm",
     "ensure_group",
     "live_workers",
     "own_lease",
+    "portions",
     "settle",
     "settle_clean",
     "split",
+    "stored_checkpoints",
 ]

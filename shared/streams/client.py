@@ -1,5 +1,6 @@
 """Connections to Redis or Valkey, and what their errors mean."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,7 @@ from redis.retry import Retry
 
 from shared.errors import BargelineError, ConfigurationError, TransientError
 from shared.topology import Topology
-from shared.urls import ESCAPE_HINT, without_password
+from shared.urls import ESCAPE_HINT, is_ambiguous, without_password
 
 #: Longest blocking read; the socket timeout stays well above it, so that a half-open socket is noticed.
 BLOCK_MS = 1_000
@@ -86,18 +87,23 @@ def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
         raise ConfigurationError(
             f"REDIS_URL={without_password(url)}: it has to begin with redis://, rediss:// or unix://."
         )
+    if is_ambiguous(url):
+        raise ConfigurationError(f"REDIS_URL={without_password(url)}: it cannot be read. {ESCAPE_HINT}")
     try:
         client: redis.Redis = redis.Redis.from_url(
             url,
             protocol=2,
-            client_name=client_name,
+            # The server takes no other characters, and a consumer may be called what it likes.
+            client_name="".join(one if "!" <= one <= "~" else "-" for one in client_name),
             socket_timeout=SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
             health_check_interval=30,
             # redis-py retries ten times by default; our own loop does that, visibly and with jitter.
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError:
+        # A parameter that it does not know shows only when a connection is made.
+        client.connection_pool.make_connection()
+    except (ValueError, TypeError):
         # The text of the error would quote the part that is wrong, such as the password.
         raise ConfigurationError(f"REDIS_URL={without_password(url)}: it cannot be read. {ESCAPE_HINT}") from None
     # Replies as the server sends them: redis-py's parsing differs between a command and a transaction,
@@ -127,9 +133,25 @@ def translated(url: str) -> Iterator[None]:
             f"Redis at {without_password(url)} refuses the user or password, or the user lacks a right: {error}."
         ) from error
     except _TRANSIENT as error:
+        if _is_certificate(url, error):
+            raise ConfigurationError(
+                f"REDIS_URL={without_password(url)}: TLS fails: {error} ssl_ca_certs has to name a file with the CA "
+                "that issued the server's certificate, the host has to be one of its names, and ssl_certfile and "
+                "ssl_keyfile are needed where the server asks for a client certificate."
+            ) from error
         raise TransientError(f"Redis at {without_password(url)}: {error}") from error
     except redis.ResponseError as error:
         raise _response_error(url, error) from error
+
+
+def _is_certificate(url: str, error: BaseException) -> bool:
+    """Whether TLS failed for a reason that waiting does not heal."""
+    cause = error.__cause__ or error.__context__
+    if not url.startswith("rediss://") or cause is None:
+        return False
+    if isinstance(cause, ssl.SSLError):
+        return isinstance(cause, ssl.SSLCertVerificationError) or cause.library in ("PEM", "X509")
+    return isinstance(cause, FileNotFoundError | PermissionError)
 
 
 def _response_error(url: str, error: redis.ResponseError) -> Exception:

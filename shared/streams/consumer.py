@@ -1,7 +1,8 @@
 """A consumer of one stage: take a suspect, read new entries, settle what is done."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from shared.entries import Entry, Fields
 from shared.errors import TransientError
@@ -39,6 +40,35 @@ class Loaded:
     duplicates: int
     unrouted: int
     dead: list[Fields] = field(default_factory=list)
+
+
+#: A call of more than a million words is refused by the server for good, and one letter is some twenty.
+_MOST_LETTERS_A_CALL = 5_000
+_MOST_BYTES_A_CALL = 16 << 20
+Settled = TypeVar("Settled", Outcome, Loaded)
+
+
+def portions(settled: Sequence[Settled]) -> Iterator[list[Settled]]:
+    """What is to be settled, in parts that one call can carry."""
+    part: list[Settled] = []
+    letters = size = 0
+    for one in settled:
+        more, body = _weight(one)
+        if part and (letters + more > _MOST_LETTERS_A_CALL or size + body > _MOST_BYTES_A_CALL):
+            yield part
+            part, letters, size = [], 0, 0
+        part.append(one)
+        letters += more
+        size += body
+    if part:
+        yield part
+
+
+def _weight(one: Outcome | Loaded) -> tuple[int, int]:
+    """Letters and bytes of output."""
+    if isinstance(one, Loaded):
+        return len(one.dead), 0
+    return len(one.dead) + len(one.retries), sum(len(body) for _, body in one.segments)
 
 
 class Consumer:

@@ -72,6 +72,12 @@ def figures(client: Client) -> Figures:
     )
 
 
+def current_epoch(client: Client) -> str | None:
+    """Name of the epoch, None where there is no ledger."""
+    found = client.call("HGET", client.topology.ledger, "epoch")
+    return found.decode() if found else None
+
+
 def _atomically(client: Client, *commands: tuple[Any, ...]) -> list[Any]:
     """Run several commands as one transaction; a stream that is not there yet is a None."""
     with translated(client.url):

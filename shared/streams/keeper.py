@@ -61,17 +61,25 @@ def repair_foreign(client: Client, stage: str) -> Foreign:
     """
     if not _foreign_rest(client, stage):
         return Foreign(0, 0, 0)
-    return Foreign(*map(int, client.script("foreign", stage, *_foreign_ids(client, stage))))
+    return Foreign(*map(int, client.script("foreign", stage, 1, *_foreign_ids(client, stage))))
+
+
+def repair_foreign_from(client: Client, stage: str, entry_id: str) -> int:
+    """Hand over foreign entries that nobody holds, from this one on: it keeps the stream from being trimmed."""
+    page = entries(client, client.topology.stream(stage), entry_id, _SCAN_COUNT)
+    ids = [one for one, fields in page if Entry(one, fields).foreign]
+    return int(client.script("foreign", stage, 0, *ids)[0]) if ids else 0
 
 
 def _foreign_rest(client: Client, stage: str) -> bool:
     """Whether foreign entries wait although the group is at rest, or more were settled than added."""
+    waiting = foreign_waiting(client, stage)
+    if waiting <= 0:
+        return waiting < 0
     try:
-        state = group_state(client, stage)
+        return group_state(client, stage).pending_entries == 0
     except GroupMissing:
         return False
-    waiting = foreign_waiting(client, stage)
-    return waiting < 0 or (waiting > 0 and state.pending_entries == 0)
 
 
 def _foreign_ids(client: Client, stage: str) -> list[str]:

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.entries import Fields
-from shared.streams.client import Client
+from shared.streams.client import Client, pairs
+
+#: Fields that one command asks for.
+_MOST_FIELDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,18 @@ def checkpoint(client: Client, source: str) -> str:
     """The stored checkpoint of a source, or an empty string."""
     found = client.call("HGET", client.topology.checkpoint, source)
     return found.decode() if found else ""
+
+
+def stored_checkpoints(client: Client, sources: Sequence[str]) -> list[str]:
+    """The stored checkpoint of each source, an empty string where there is none."""
+    found: list[str] = []
+    for begin in range(0, len(sources), _MOST_FIELDS):
+        page = client.call("HMGET", client.topology.checkpoint, *sources[begin : begin + _MOST_FIELDS])
+        found += [value.decode() if value else "" for value in page]
+    return found
+
+
+def all_checkpoints(client: Client) -> dict[str, str]:
+    """The stored checkpoint of every source."""
+    found = pairs(client.call("HGETALL", client.topology.checkpoint))
+    return {name.decode(errors="replace"): value.decode() for name, value in found.items()}

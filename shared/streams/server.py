@@ -161,8 +161,9 @@ def reader_commands(names: Topology) -> list[tuple[Any, ...]]:
     ]
 
 
-def worker_commands(names: Topology) -> list[tuple[Any, ...]]:
-    """What the workers and their scripts need, as calls on this pipeline's keys."""
+def worker_commands(names: Topology, durability: str = "memory") -> list[tuple[Any, ...]]:
+    """What the workers and their scripts need, as calls on this pipeline's keys; ``durability`` as ingest has it."""
+    waits = {"memory": [], "aof": [("COMMAND", "INFO", "WAITAOF"), ("WAITAOF", "0", "0", "0")]}
     raw, open_raw, ledger = names.stream("raw"), names.open("raw"), names.ledger
     lease = names.lease("transform", "x")
     return [
@@ -191,7 +192,7 @@ def worker_commands(names: Topology) -> list[tuple[Any, ...]]:
         ("XCLAIM", raw, "transform", RECLAIMED, "0", "0-1"),
         ("XGROUP", "CREATE", raw, "transform", "0", "MKSTREAM"),
         ("XGROUP", "DELCONSUMER", raw, "transform", "x"),
-        ("WAIT", "0", "0"),
+        *waits.get(durability, [("WAIT", "0", "0")]),
     ]
 
 

@@ -3,76 +3,35 @@
 import gzip
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import redis
 
 from shared.generate import write_clicks
-from tests import workers
+from tests.integration.stored import Start, Stored, starting
 from tests.wait import until
-from tests.workers import Worker
-
-Start = Callable[..., Worker]
-
-
-class Redis:
-    """What the worker left in Redis."""
-
-    def __init__(self, client: redis.Redis, name: str) -> None:
-        self.client: Any = client
-        self.name = name
-
-    def key(self, suffix: str) -> str:
-        return f"{{{self.name}}}:{suffix}"
-
-    def events(self) -> list[dict[str, Any]]:
-        entries = self.client.xrange(self.key("raw"))
-        return [msgspec.json.decode(line) for _, fields in entries for line in fields[b"d"].splitlines()]
-
-    def dead(self) -> list[dict[str, Any]]:
-        found = self.client.xrange(self.key("dead"))
-        letters = [{name.decode(): value for name, value in fields.items()} for _, fields in found]
-        return [one | {"origin": msgspec.json.decode(one["origin"])} for one in letters]
-
-    def counter(self, name: str) -> int:
-        return int(self.client.hget(self.key("ledger"), name) or 0)
-
-    def checkpoint(self, source: object) -> dict[str, Any]:
-        found = self.client.hget(self.key("checkpoint"), str(source))
-        return msgspec.json.decode(found, type=dict[str, Any]) if found else {}
 
 
 @pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Redis:
-    return Redis(redis_client, pipeline_name)
+def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
+    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture
-def start(redis_url: str, pipeline_name: str, tmp_path: Path) -> Any:
-    """Starts an ingest worker; whatever still runs is ended afterwards."""
-    started: list[Worker] = []
-    folder = workers.make_pipeline(
-        tmp_path / "pipeline", pipeline_name, edits={"[ingest]": "high_water_events = 30000\n[ingest]"}
-    )
-
-    def begin(path: object = None, **env: Any) -> Worker:
-        given: dict[str, Any] = {} if path is None else {"INGEST_PATH": path}
-        started.append(workers.start("ingest", redis_url, "", folder, **given, **env))
-        return started[-1]
-
-    yield begin
-    workers.end(*started)
+def start(redis_url: str, pipeline_name: str, tmp_path: Path) -> Iterator[Start]:
+    edits = {"[ingest]": "high_water_events = 30000\n[ingest]"}
+    with starting(redis_url, tmp_path / "pipeline", pipeline_name, edits) as begin:
+        yield begin
 
 
 def _lines(path: Path, count: int, text: str = "n") -> None:
     path.write_bytes(b"".join(b'{"%s":%d}\n' % (text.encode(), n) for n in range(count)))
 
 
-def test_a_file_is_read_once_and_goes_on_where_it_was(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_a_file_is_read_once_and_goes_on_where_it_was(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     _lines(path, 1_200)
     assert start(path).wait() == 0
@@ -91,7 +50,7 @@ def test_a_file_is_read_once_and_goes_on_where_it_was(tmp_path: Path, stored: Re
     assert stored.counter("accepted") == 1_202
 
 
-def test_a_replaced_file_of_the_same_name_is_read_whole(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_a_replaced_file_of_the_same_name_is_read_whole(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     _lines(path, 100)
     assert start(path).wait() == 0
@@ -107,7 +66,7 @@ def test_a_replaced_file_of_the_same_name_is_read_whole(tmp_path: Path, stored: 
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_killed_in_the_middle_it_goes_on_without_loss_or_repeat(
-    tmp_path: Path, stored: Redis, start: Start, compressed: bool
+    tmp_path: Path, stored: Stored, start: Start, compressed: bool
 ) -> None:
     path = tmp_path / "a.ndjson"
     write_clicks(path, seed=1, count=10_000)
@@ -126,7 +85,7 @@ def test_killed_in_the_middle_it_goes_on_without_loss_or_repeat(
     assert len({event["data"]["click_id"] for event in found}) == len({event["id"] for event in found}) == 10_000
 
 
-def test_two_processes_on_one_file_read_it_once(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_two_processes_on_one_file_read_it_once(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     write_clicks(path, seed=2, count=10_000)
     both = [start(path, INGEST_BATCH_EVENTS=20) for _ in range(2)]
@@ -135,7 +94,7 @@ def test_two_processes_on_one_file_read_it_once(tmp_path: Path, stored: Redis, s
     assert stored.counter("accepted") == len(found) == len({event["id"] for event in found}) == 10_000
 
 
-def test_a_full_stream_holds_it_and_sigterm_ends_it(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_a_full_stream_holds_it_and_sigterm_ends_it(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     _lines(path, 40_000)
     worker = start(path)
@@ -147,7 +106,7 @@ def test_a_full_stream_holds_it_and_sigterm_ends_it(tmp_path: Path, stored: Redi
     assert not stored.client.keys(stored.key("consumer:ingest:*"))
 
 
-def test_a_watched_folder(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_a_watched_folder(tmp_path: Path, stored: Stored, start: Start) -> None:
     worker = start(tmp_path / "*.ndjson", INGEST_WATCH="true", INGEST_WATCH_SECONDS=0.05).until_started()
 
     def until_read(count: int) -> None:
@@ -173,7 +132,7 @@ def test_a_watched_folder(tmp_path: Path, stored: Redis, start: Start) -> None:
     assert not stored.dead()
 
 
-def test_standard_input_travels_and_ends(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_standard_input_travels_and_ends(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "input"
     path.write_text('{"n":1}\nbroken\n{"n":2}')
     for _ in range(2):
@@ -184,7 +143,7 @@ def test_standard_input_travels_and_ends(tmp_path: Path, stored: Redis, start: S
     assert [letter["reason"] for letter in stored.dead()[:1]] == [b"not_json"]
 
 
-def test_a_damaged_file_is_named_and_what_came_before_is_in(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_a_damaged_file_is_named_and_what_came_before_is_in(tmp_path: Path, stored: Stored, start: Start) -> None:
     whole, cut = tmp_path / "a.ndjson", tmp_path / "b.ndjson.gz"
     _lines(whole, 10)
     write_clicks(cut, seed=3, count=2_000)
@@ -205,7 +164,7 @@ def test_a_damaged_file_is_named_and_what_came_before_is_in(tmp_path: Path, stor
         ({"INGEST_PTH": "x"}, "INGEST_PTH is set, but there is no such setting. Did you mean INGEST_PATH?"),
     ],
 )
-def test_a_wrong_setting_ends_it_with_2_and_says_so(start: Start, env: dict[str, str], text: str) -> None:
+def test_a_wrong_setting_ends_it_with_2_and_says_so(start: Start, env: dict[str, Any], text: str) -> None:
     worker = start(**env)
     assert worker.wait() == 2
     assert worker.log_text().splitlines()[-1].startswith("error: ")
@@ -213,7 +172,7 @@ def test_a_wrong_setting_ends_it_with_2_and_says_so(start: Start, env: dict[str,
     assert "Traceback" not in worker.log_text()
 
 
-def test_hostile_lines_are_dead_letters_with_their_place(tmp_path: Path, stored: Redis, start: Start) -> None:
+def test_hostile_lines_are_dead_letters_with_their_place(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     long = b'{"a":"%s"}' % (b"x" * 3_000_000)
     lines = [b'{"n":1}', b"\x00\xff\xfe", b"", long, b'{"a":NaN}', b'{"a":"\xff"}', b'{"n":2}\r']

@@ -13,13 +13,13 @@ import pytest
 from shared.attributes import Attributes
 from shared.database import Connection, RowError, UniqueViolation, connect
 from shared.database.load import Recorded, prune, recall_id, total_loaded
+from shared.database.tables import check_tables
 from shared.entries import Entry, batch_fields
 from shared.errors import ConfigurationError, TransientError
 from shared.events import SourceIds
 from shared.pipeline import Pipeline, PipelineFile, load_pipeline
 from workers.loader import transaction
 from workers.loader.rows import Router
-from workers.loader.tables import check_tables
 from workers.loader.transaction import Loader
 
 IDS = SourceIds("/data/clicks.ndjson")

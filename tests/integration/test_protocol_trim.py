@@ -6,8 +6,8 @@ import pytest
 
 from shared.streams import Client
 from shared.streams.inspect import last_id
-from shared.streams.keeper import Trimmed, delete_consumer, smallest_open, trim
-from shared.topology import RECLAIMED
+from shared.streams.keeper import Trimmed, delete_consumer, repair_foreign_from, smallest_open, trim
+from shared.topology import GROUP_OF_STAGE, RECLAIMED
 from tests.integration import protocol
 
 EVERYTHING = "99999999999999-0"
@@ -108,7 +108,7 @@ def test_ids_are_compared_as_numbers(client: Client) -> None:
     """As text, 9-9 is above 9-10 and 10-1."""
     stream = client.topology.stream("clean")
     for entry_id in ("9-1", "9-9", "9-10", "10-1"):
-        client.call("XADD", stream, entry_id, "x", "1")
+        client.call("XADD", stream, entry_id, "v", "1", "n", "1", "d", "shaped like a settled one of ours")
     client.call("XGROUP", "SETID", stream, "loader", "9-9")
     assert trim(client, "clean", "9-9") == Trimmed(1, "", "9-9")
     assert trim(client, "clean", "10-1") == Trimmed(1, "loader", "9-10")
@@ -199,3 +199,25 @@ def test_the_pool_is_never_deleted(client: Client) -> None:
 def consumers(client: Client) -> list[str]:
     found = client.call("XINFO", "CONSUMERS", client.topology.stream("raw"), "transform")
     return [one[1].decode() for one in found]
+
+
+@pytest.mark.parametrize("stage", ["raw", "clean"])
+def test_a_foreign_entry_that_nobody_holds_any_more_stays_and_is_handed_over(client: Client, stage: str) -> None:
+    """XGROUP DELCONSUMER drops its pending entries; in no `open`, they would look as if nobody needed them."""
+    group = GROUP_OF_STAGE[stage]
+    entry_id = protocol.add_foreign(client, stage)
+    assert [entry.id for entry in protocol.read(client, stage)] == [entry_id]
+    client.call("XGROUP", "DELCONSUMER", client.topology.stream(stage), group, "one")
+    trimmed = trim(client, stage, EVERYTHING)
+    assert (trimmed.entries, trimmed.blocker, trimmed.needed) == (0, group, entry_id)
+    assert repair_foreign_from(client, stage, trimmed.needed) == 1
+    assert protocol.pending(client, stage) == {entry_id: (RECLAIMED, 0)}
+    assert repair_foreign_from(client, stage, trimmed.needed) == 0, "it is held now"
+
+
+def test_foreign_entries_that_are_held_or_were_not_read_are_not_handed_over(client: Client) -> None:
+    held = protocol.add_foreign(client)
+    protocol.read(client)
+    protocol.add_foreign(client)
+    assert repair_foreign_from(client, "raw", held) == 0
+    assert protocol.pending(client) == {held: ("one", 1)}

@@ -1,6 +1,7 @@
 """User code that forks, prints, or holds the GIL for longer than a lease lasts."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,10 @@ def test_a_held_gil_costs_the_lease_and_nothing_else(given: dict[str, Any], clie
     """No lease is renewed meanwhile, so the batch goes to another; the first finds it settled and goes on."""
     with workers.running("transform", "janitor", **given) as (holding, _):
         _add(client, *["pass"] * 5, "hold the GIL once")
-        until(lambda: (given["pipeline_folder"] / "transform.py.held").exists(), what="the GIL to be held")
+        until((given["pipeline_folder"] / "transform.py.held").exists, what="the GIL to be held")
         with workers.running("transform", **given):
             until(lambda: ledger(client).get("mapped") == 6, 60, what="another worker to settle the batch")
-            until(lambda: _found_it_settled(holding), what="the first to find that it was settled")
+            until(partial(_found_it_settled, holding), what="the first to find that it was settled")
     assert protocol.assert_law(client).in_clean == 6
 
 

@@ -19,10 +19,11 @@ from shared.pipeline import IngestSection
 from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Added, Stale
-from workers.ingest import files, source
+from workers.ingest import files, sender
 from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files
 from workers.ingest.lines import EventMaker
-from workers.ingest.source import Carrier, StaleSource
+from workers.ingest.sender import StaleSource
+from workers.ingest.source import Carrier
 
 
 class Killed(BaseException):
@@ -56,17 +57,24 @@ class Stream:
         return Added("1-0")
 
 
+class Surroundings(SimpleNamespace):
+    """Stands for the runtime."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def _nothing(*_arguments: object) -> None:
     """Stands for what a test does not look at."""
 
 
 def _carry(stream: Stream, path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> bool:
     """Carry a file from its checkpoint to its end; True if its checkpoint fitted."""
-    monkeypatch.setattr(source, "add", stream.add)
+    monkeypatch.setattr(sender, "add", stream.add)
+    monkeypatch.setattr(sender.MemoryGate, "wait", _nothing)
     given = {f"INGEST_{name.upper()}": str(value) for name, value in settings.items()}
     runtime = cast(
         "Runtime",
-        SimpleNamespace(
+        Surroundings(
             settings=load_settings(given),
             pipeline=SimpleNamespace(file=SimpleNamespace(pipeline=SimpleNamespace(high_water_events=1))),
             client=None,

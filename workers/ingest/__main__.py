@@ -2,42 +2,57 @@
 
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import structlog
-import zstandard
 
 from shared import run
-from shared.attributes import Attributes
 from shared.errors import ConfigurationError, Stopped
 from shared.events import uuid7
 from shared.run import Runtime, Step
+from shared.settings import Settings
+from shared.streams import check_durability, stored_checkpoints
 from shared.streams import checkpoint as stored_checkpoint
-from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files
-from workers.ingest.lines import EventMaker
-from workers.ingest.source import Carrier, StaleSource
+from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files, readable
+from workers.ingest.follow import Follower
+from workers.ingest.sender import StaleSource
+from workers.ingest.source import DAMAGED, STILL_SECONDS, Carrier, maker, note_lost_checkpoint
 from workers.ingest.stdin import StandardInput
 
 log = structlog.get_logger()
-_DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-#: A watched file whose last line lacks its newline is taken as complete when it has been still for so long.
-_STILL_SECONDS = 2.0
 
 
 def start(runtime: Runtime) -> Step:
     """Return the step of the configured source."""
-    if runtime.settings.ingest_source == "stdin":
+    settings = runtime.settings
+    _refuse_contradictions(settings)
+    runtime.hold(lambda: check_durability(runtime.client, settings.ingest_durability))
+    if settings.ingest_source == "stdin":
         return lambda: _carry_stdin(runtime)
-    patterns = runtime.settings.ingest_path
+    patterns = settings.ingest_path
     if not patterns:
         raise ConfigurationError("INGEST_PATH is not set: name the files to read, as paths or globs.")
+    if settings.ingest_follow:
+        return Follower(runtime, patterns).step
     files = Files(runtime, patterns)
-    return files.watch if runtime.settings.ingest_watch else files.read_once
+    return files.watch if settings.ingest_watch else files.read_once
 
 
-def _maker(runtime: Runtime, source: str) -> EventMaker:
-    return EventMaker(source, Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name), runtime.name)
+def _refuse_contradictions(settings: Settings) -> None:
+    if settings.ingest_follow and settings.ingest_source != "file":
+        raise ConfigurationError(
+            f"INGEST_FOLLOW=true follows files, but INGEST_SOURCE={settings.ingest_source}. "
+            "Unset one of them: standard input is read as it comes anyway."
+        )
+    if settings.ingest_follow and settings.ingest_watch:
+        raise ConfigurationError(
+            "INGEST_FOLLOW=true and INGEST_WATCH=true are both set. Follow files that somebody writes to and rotates; "
+            "watch a folder that whole files are dropped into. Unset the other one."
+        )
+    if settings.ingest_start != "beginning" and not settings.ingest_follow:
+        raise ConfigurationError(
+            f"INGEST_START={settings.ingest_start} needs INGEST_FOLLOW=true: otherwise files are read whole."
+        )
 
 
 def _carry_stdin(runtime: Runtime) -> None:
@@ -46,8 +61,9 @@ def _carry_stdin(runtime: Runtime) -> None:
     carrier = Carrier(
         runtime,
         source,
-        _maker(runtime, source),
+        maker(runtime, source),
         runtime.hold(lambda: stored_checkpoint(runtime.client, source)),
+        replayable=False,
     )
     content = StandardInput(sys.stdin.fileno(), runtime)
     latest = carrier.carry(content, Checkpoint(), take_rest=True)
@@ -64,6 +80,8 @@ class Files:
         self._patterns = patterns
         #: Size and modification time of each file when it was last found at its end.
         self._finished: dict[Path, tuple[int, int]] = {}
+        #: Files whose checkpoint this process has stored.
+        self._stored: set[Path] = set()
 
     def read_once(self) -> None:
         """Read every file to its end, then stop."""
@@ -77,12 +95,14 @@ class Files:
             for path in pending:
                 failed |= not self._read(path, take_rest=True)
             self._wait_for_others()
+            self._reread_lost()
         if failed:
             raise ConfigurationError("Not every file could be read; see the log.")
         raise Stopped
 
     def watch(self) -> None:
         """Read what is new, then pause."""
+        self._reread_lost()
         for path in find_files(self._patterns):
             self._runtime.check_stop()
             try:
@@ -90,16 +110,32 @@ class Files:
             except FileNotFoundError:
                 continue
             if self._finished.get(path) != (stat.st_size, stat.st_mtime_ns):
-                self._read(path, take_rest=time.time() - stat.st_mtime > _STILL_SECONDS)
+                self._read(path, take_rest=time.time() - stat.st_mtime > STILL_SECONDS)
         self._runtime.stop.wait(self._runtime.settings.ingest_watch_seconds)
 
     def _wait_for_others(self) -> None:
         self._runtime.beat()
         self._runtime.check_stop()
 
+    def _source(self, path: Path) -> str:
+        return self._runtime.settings.ingest_source_name or readable(path)
+
+    def _reread_lost(self) -> None:
+        """Read finished files again whose checkpoint Redis does not have any more."""
+        paths = [path for path in self._finished if path in self._stored]
+        if not paths:
+            return
+        sources = [self._source(path) for path in paths]
+        found = self._runtime.hold(lambda: stored_checkpoints(self._runtime.client, sources))
+        for path, source, text in zip(paths, sources, found, strict=True):
+            if not text:
+                note_lost_checkpoint(self._runtime, source)
+                del self._finished[path]
+                self._stored.discard(path)
+
     def _read(self, path: Path, *, take_rest: bool) -> bool:
         """Read one file from its checkpoint; False if it is damaged or may not be read."""
-        source = self._runtime.settings.ingest_source_name or str(path)
+        source = self._source(path)
         try:
             reader = FileReader(path)
         except OSError as error:
@@ -108,10 +144,13 @@ class Files:
             return False
         try:
             self._carry(path, source, reader, take_rest=take_rest)
-        except StaleSource:
-            log.info("another process reads this file", action="source", source=source)
-            self._runtime.stop.wait(self._runtime.settings.ingest_watch_seconds)
-        except _DAMAGED as error:
+        except StaleSource as error:
+            if error.checkpoint:
+                log.info("another process reads this file", action="source", source=source)
+                self._runtime.stop.wait(self._runtime.settings.ingest_watch_seconds)
+            else:
+                note_lost_checkpoint(self._runtime, source)
+        except DAMAGED as error:
             log.warning("damaged; what came before is in", action="source", source=source, error=str(error))
             self._note_finished(path)
             return False
@@ -131,7 +170,7 @@ class Files:
             )
             start = Checkpoint()
         at_end = (path.stat().st_size, path.stat().st_mtime_ns)
-        carrier = Carrier(runtime, source, _maker(runtime, source), stored)
+        carrier = Carrier(runtime, source, maker(runtime, source), stored)
         latest = carrier.carry(reader, start, take_rest=take_rest)
         complete = reader.offset >= reader.end_offset
         if not latest.done and complete:
@@ -147,6 +186,7 @@ class Files:
             )
         if complete:
             self._finished[path] = at_end
+            self._stored.add(path)
         if carrier.events or carrier.dead or start.offset == 0:
             log.info(
                 "read to the end",

@@ -1,5 +1,6 @@
 """Files: opening them (plain, gzip, zstd), and telling whether a checkpoint still fits."""
 
+import fnmatch
 import glob
 import hashlib
 import io
@@ -15,7 +16,9 @@ import zstandard
 BLOCK_BYTES = 1 << 20
 #: Few at a time: they may expand to 30,000 times as many.
 _COMPRESSED_BYTES = 8_192
-_FINGERPRINT_BYTES = 1024
+FINGERPRINT_BYTES = 1024
+#: Device and inode: what a file is while it exists, whatever its name.
+Key = tuple[int, int]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -57,6 +60,37 @@ def find_files(patterns: str) -> list[Path]:
     return list(found)
 
 
+def readable(path: Path) -> str:
+    """A path as text that can be stored: bytes that are no UTF-8 are written as ``\\xff``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def matches(path: str, patterns: str) -> bool:
+    """Whether a path, of a file that may be gone, could match; `*` reaches over folders here."""
+    absolute = (str(Path(pattern).expanduser().absolute()) for pattern in _patterns(patterns))
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in absolute)
+
+
+def key_of(path: Path) -> Key | None:
+    """Device and inode of what is at a path, or None where there is nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def find_inode(folder: Path, inode: int) -> Path | None:
+    """The plain file with this inode in a folder, under whatever name."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(
+                (Path(one.path) for one in entries if one.inode() == inode and one.is_file(follow_symlinks=False)), None
+            )
+    except OSError:
+        return None
+
+
 def _patterns(text: str) -> list[str]:
     if Path(text).exists():
         return [glob.escape(text)]
@@ -96,12 +130,12 @@ class FileReader:
         self.offset = self.end_offset = 0
 
     def _skip(self, count: int) -> None:
-        if self._content is self._file and count > 4 * _FINGERPRINT_BYTES:
+        if self._content is self._file and count > 4 * FINGERPRINT_BYTES:
             # A plain file is sought: only what the fingerprint needs is read.
-            self._advance(self._file.read(_FINGERPRINT_BYTES))
-            self._file.seek(count - _FINGERPRINT_BYTES)
-            tail = self._file.read(_FINGERPRINT_BYTES)
-            if len(tail) < _FINGERPRINT_BYTES:
+            self._advance(self._file.read(FINGERPRINT_BYTES))
+            self._file.seek(count - FINGERPRINT_BYTES)
+            tail = self._file.read(FINGERPRINT_BYTES)
+            if len(tail) < FINGERPRINT_BYTES:
                 raise EOFError
             self._tail, self.offset = tail, count
             return
@@ -112,9 +146,9 @@ class FileReader:
             self._advance(block)
 
     def _advance(self, block: bytes) -> None:
-        if len(self._head) < _FINGERPRINT_BYTES:
-            self._head = (self._head + block)[:_FINGERPRINT_BYTES]
-        self._tail = (self._tail + block)[-_FINGERPRINT_BYTES:]
+        if len(self._head) < FINGERPRINT_BYTES:
+            self._head = (self._head + block)[:FINGERPRINT_BYTES]
+        self._tail = (self._tail + block)[-FINGERPRINT_BYTES:]
         self.offset += len(block)
 
     def blocks(self) -> Iterator[bytes]:

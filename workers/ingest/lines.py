@@ -120,11 +120,11 @@ class LineSplitter:
 
 
 class EventMaker:
-    """Makes events of the lines of one source."""
+    """Makes events of the lines of one source; ``identity`` stands in their ids for its name."""
 
-    def __init__(self, source: str, attributes: Attributes, consumer: str) -> None:
+    def __init__(self, source: str, attributes: Attributes, consumer: str, identity: str | None = None) -> None:
         self._source = source
-        self._ids = SourceIds(source)
+        self._ids = SourceIds(source if identity is None else identity)
         self._attributes = attributes
         self._consumer = consumer
         self._source_json = msgspec.json.encode(source)

@@ -1,23 +1,25 @@
 """Carrying one source into the raw stream: batches, checkpoint, pressure."""
 
+import zlib
 from collections.abc import Iterable
 from typing import Protocol
 
+import msgspec
 import structlog
+import zstandard
 
 from shared import events
-from shared.entries import batch_fields
-from shared.errors import BargelineError
+from shared.attributes import Attributes
 from shared.run import Runtime
-from shared.streams import Full, Stale, add
 from workers.ingest.files import Checkpoint
 from workers.ingest.lines import Batch, EventMaker, Limits, LineSplitter
+from workers.ingest.sender import Sender
 
 log = structlog.get_logger()
-
-
-class StaleSource(BargelineError):
-    """Another process reads this source: its checkpoint moved while this one was reading."""
+#: What reading a damaged file raises.
+DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+#: A file that has been still for so long is taken as complete.
+STILL_SECONDS = 2.0
 
 
 class Content(Protocol):
@@ -41,13 +43,18 @@ class Content(Protocol):
 
 
 class Carrier:
-    """Adds the batches of one source, each with the checkpoint after it."""
+    """Adds the batches of one source, each with the checkpoint after it.
 
-    def __init__(self, runtime: Runtime, source: str, maker: EventMaker, stored: str) -> None:
+    Either ``carry``, or ``begin`` and then ``feed`` as content comes, and ``finish`` where it ends for good.
+    """
+
+    def __init__(
+        self, runtime: Runtime, source: str, maker: EventMaker, stored: str, *, replayable: bool = True
+    ) -> None:
         self._runtime = runtime
-        self._source = source
         self._maker = maker
-        self._stored = stored
+        self._sender = Sender(runtime, source, stored, replayable=replayable)
+        self.latest = Checkpoint()
         self.events = 0
         self.dead = 0
 
@@ -56,57 +63,83 @@ class Carrier:
 
         A last line without a newline is taken only with ``take_rest``. Raises StaleSource, Stopped.
         """
+        self.begin(content, start)
+        for block in content.blocks():
+            self.feed(block)
+        if take_rest:
+            self.finish()
+        return self.latest
+
+    def begin(self, content: Content, start: Checkpoint) -> None:
+        """Go on from a checkpoint; what is stored later keeps those of its fields that are no position."""
         settings = self._runtime.settings
         limits = Limits(settings.ingest_batch_events, settings.ingest_batch_bytes, settings.ingest_max_event_bytes)
-        splitter = LineSplitter(start, limits, content.consumed)
-        latest = start
-        for block in content.blocks():
-            for batch in splitter.feed(block):
-                latest = self._add(content, batch)
-        if take_rest:
-            for batch in splitter.finish():
-                latest = self._add(content, batch)
-        return latest
+        self._content = content
+        self._splitter = LineSplitter(start, limits, content.consumed)
+        self.latest = start
+
+    def feed(self, block: bytes) -> None:
+        """Carry the lines that are complete with this block. Raises StaleSource, Stopped."""
+        self._add_all(self._splitter.feed(block))
+
+    def finish(self) -> None:
+        """Carry a last line without a newline, if there is one. Raises StaleSource, Stopped."""
+        self._add_all(self._splitter.finish())
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether a line has begun whose end was not seen yet."""
+        return self._splitter.has_rest
 
     def mark(self, checkpoint: Checkpoint) -> None:
         """Store a checkpoint without events."""
-        self._send(0, b"", checkpoint.encode(), [])
+        self._sender.send(0, b"", checkpoint.encode(), [])
+        self._sender.confirm()
+        self.latest = checkpoint
 
-    def _add(self, content: Content, batch: Batch) -> Checkpoint:
-        self._runtime.beat()
-        self._runtime.check_stop()
+    @property
+    def stored(self) -> str:
+        """Text of the checkpoint as Redis has it."""
+        return self._sender.stored
+
+    def _add_all(self, batches: Iterable[Batch]) -> None:
+        """They count as accepted together: one wait for the disk or for replicas serves all."""
+        added, dead = self.events, self.dead
+        try:
+            for batch in batches:
+                self._runtime.beat()
+                self._runtime.check_stop()
+                self._add(batch)
+            self._sender.confirm()
+        finally:
+            self._runtime.metrics.events("accepted", self.events - added)
+            self._runtime.metrics.events("dead", self.dead - dead)
+
+    def _add(self, batch: Batch) -> None:
         made = self._maker.make(batch, events.now())
+        content = self._content
         content.consumed(batch.raw)
-        checkpoint = Checkpoint(
-            batch.end_offset, batch.end_line, content.fingerprint(), content.position(), content.size
+        checkpoint = msgspec.structs.replace(
+            self.latest,
+            offset=batch.end_offset,
+            lines=batch.end_line,
+            fingerprint=content.fingerprint(),
+            read=content.position(),
+            size=content.size,
+            done=False,
         )
-        self._send(made.events, made.body, checkpoint.encode(), made.dead)
+        self._sender.send(made.events, made.body, checkpoint.encode(), made.dead)
+        self.latest = checkpoint
         self.events += made.events
         self.dead += len(made.dead)
-        self._runtime.metrics.events("accepted", made.events)
-        self._runtime.metrics.events("dead", len(made.dead))
-        return checkpoint
 
-    def _send(self, count: int, body: bytes, new: str, dead: list[list[object]]) -> None:
-        runtime = self._runtime
-        now_ms = int(events.now().timestamp() * 1000)
-        fields = batch_fields(body, count, now_ms, runtime.settings.ingest_codec)
 
-        def send() -> Full | Stale | object:
-            return add(
-                runtime.client,
-                high_water=runtime.pipeline.file.pipeline.high_water_events,
-                source=self._source,
-                expected=self._stored,
-                new=new,
-                events=count,
-                fields=fields,
-                dead=dead,
-            )
+def maker(runtime: Runtime, source: str, identity: str | None = None) -> EventMaker:
+    """What makes events of the lines of a source by the pipeline's file."""
+    return EventMaker(source, Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name), runtime.name, identity)
 
-        # What is in hand can be read again: nothing to hold on to when asked to stop.
-        reply = runtime.until_accepted(send)
-        # A reply that got lost: the batch is in, and the checkpoint says so.
-        if isinstance(reply, Stale) and reply.checkpoint != new:
-            raise StaleSource(f"{self._source}: its checkpoint moved while this process was reading it.")
-        self._stored = new
+
+def note_lost_checkpoint(runtime: Runtime, source: str) -> None:
+    """Log and count that Redis lost the checkpoint of a source that this process has read."""
+    runtime.metrics.incident("checkpoint_lost")
+    log.warning("Redis lost the checkpoint; reading the source again, to the same ids", action="source", source=source)

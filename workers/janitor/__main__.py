@@ -113,11 +113,14 @@ class Janitor:
 
     def _repair_foreign(self, stage: str) -> None:
         found = keeper.repair_foreign(self._client, stage)
-        self._note(stage, keeper.Swept(found.moved, []), "repaired foreign entries that no consumer held", "repair")
+        self._note_repaired(stage, found.moved)
         self._runtime.note_lost(stage, "foreign", found.lost)
         if found.forgotten:
             self._runtime.metrics.incident("stream_deleted")
             log.error("a stream was deleted and made anew", action="repair", stage=stage, entries=found.forgotten)
+
+    def _note_repaired(self, stage: str, moved: int) -> None:
+        self._note(stage, keeper.Swept(moved, []), "repaired foreign entries that no consumer held", "repair")
 
     def _note(self, stage: str, swept: keeper.Swept, text: str, action: str) -> None:
         if swept.moved:
@@ -144,6 +147,9 @@ class Janitor:
         limit = self._bounded(stream, first[0][0], limit)
         smallest = keeper.smallest_open(self._client, stage) or limit
         trimmed = keeper.trim(self._client, stage, min(limit, smallest, key=keeper.id_order))
+        if trimmed.blocker == GROUP_OF_STAGE[stage]:
+            # Ours only lags; unless it is a foreign entry that nobody holds.
+            self._note_repaired(stage, keeper.repair_foreign_from(self._client, stage, trimmed.needed))
         self._note_blocker(stage, trimmed)
 
     def _retention_limit(self, stage: str) -> str:

@@ -6,7 +6,7 @@ from shared.accounting import Figures, balance, rewound
 from shared.database import Connection, epochs, translated
 from shared.run import Runtime
 from shared.streams import keeper
-from shared.streams.inspect import figures
+from shared.streams.inspect import current_epoch, figures
 
 log = structlog.get_logger()
 
@@ -15,14 +15,12 @@ def keep(runtime: Runtime, connection: Connection, url: str) -> None:
     """Copy the ledger's figures, begin another epoch where writes were lost, and report epochs that ended."""
     name = runtime.pipeline.name
     with translated(url):
+        # The copy first: of two janitors' readings only a later one may be compared with what was copied before.
+        before = epochs.last_copy(connection, name, current_epoch(runtime.client))
         seen = figures(runtime.client)
-        if seen.epoch is not None:
-            before = epochs.last_copy(connection, name, seen.epoch)
-            # Read anew: between two janitors only a later reading may be compared with what was copied before.
+        if before is not None and rewound(before, seen):
+            _begin_another(runtime, before, seen)
             seen = figures(runtime.client)
-            if before is not None and rewound(before, seen):
-                _begin_another(runtime, before, seen)
-                seen = figures(runtime.client)
         if seen.epoch is not None:
             epochs.copy(connection, name, seen)
         for one in epochs.end_unseen(connection, name, seen.epoch):

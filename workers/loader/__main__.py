@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -16,7 +17,7 @@ from shared.events import source_of
 from shared.missing import settle_missing
 from shared.reading import Reader
 from shared.run import Runtime, Step
-from shared.streams import Loaded, settle_clean
+from shared.streams import Loaded, portions, settle_clean
 from workers.loader import transaction
 from workers.loader.rows import Prepared, Router
 
@@ -84,8 +85,8 @@ class Worker:
         batch, figures = runtime.hold(lambda: self._commit(entries, suspect=suspect), on_hold)
         committed = time.time()
         results = [self._result(one, recorded) for one, recorded in zip(batch, figures, strict=True)]
-        first = runtime.hold(lambda: settle_clean(runtime.client, results), on_hold)
-        self._count(results, first)
+        for part in portions(results):
+            self._count(part, runtime.hold(partial(settle_clean, runtime.client, part), on_hold))
         for entry in entries:
             runtime.metrics.latency(committed - entry.accepted_ms / 1000)
         runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))

@@ -11,7 +11,7 @@ from shared.entries import MOST_BYTES, MOST_EVENTS, Entry
 from shared.errors import InvalidEvent
 from shared.reading import Reader
 from shared.run import Runtime, Step
-from shared.streams import Outcome, settle, split
+from shared.streams import Outcome, portions, settle, split
 from workers.transform.deadline import Deadline
 from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle, singles, unseen
@@ -49,7 +49,8 @@ def start(runtime: Runtime) -> Step:
 
 def _process(runtime: Runtime, reader: Reader, handler: Handler, entries: Sequence[Entry]) -> None:
     began = time.monotonic()
-    _settle(runtime, reader, [handle(handler, entry) for entry in entries])
+    for part in portions([handle(handler, entry) for entry in entries]):
+        _settle(runtime, reader, part)
     runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
 
 

@@ -15,4 +15,17 @@ for _, reply in ipairs(call('XINFO', 'GROUPS', stream)) do
   if pending[1] > 0 and before(pending[2], needed) then needed = pending[2] end
   if before(needed, floor) then floor, blocker = needed, group['name'] end
 end
+-- Foreign entries are in no `open`, and are deleted when they are settled: one that is there is needed, although no
+-- consumer may hold it any more (a group moved, a consumer deleted by foreign hands).
+local from = '-'
+while foreign_waiting(stage) > 0 and from do
+  local page = call('XRANGE', stream, from, '(' .. floor, 'COUNT', 50)
+  from = #page == 50 and '(' .. page[50][1]
+  for _, entry in ipairs(page) do
+    if is_foreign(entry[2]) and call('HEXISTS', OPEN[stage], entry[1]) == 0 then
+      floor, blocker, from = entry[1], GROUP[stage], nil
+      break
+    end
+  end
+end
 return { call('XTRIM', stream, 'MINID', floor), blocker, floor }

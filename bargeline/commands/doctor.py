@@ -1,0 +1,46 @@
+"""The command that looks at servers and pipeline, and says what is wrong and what to do."""
+
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: findings, and every check with its outcome.")
+@click.option("--reader", is_flag=True, help="The users of the two URLs are only to look: ask no right to write.")
+@click.option("--ignore", "ignored", multiple=True, metavar="CODE", help="A finding that is known; may be repeated.")
+def doctor(pipeline: str | None, as_json: bool, reader: bool, ignored: tuple[str, ...]) -> None:
+    """Say what is wrong, why it matters and what to do; exit 1 if anything is.
+
+    What cannot be looked at is a finding too. 4: a server does not answer, 2: one refuses user or password.
+    Changes nothing.
+    """
+    import msgspec
+
+    from bargeline.doctor.examine import examine, patient_of
+    from bargeline.doctor.report import Report, text
+    from bargeline.fleet.control import urls
+    from shared.pipeline import load_pipeline
+    from shared.settings import load_settings
+    from shared.text import printable
+
+    settings = load_settings()
+    servers = urls(settings)
+    patient = patient_of(
+        load_pipeline(pipeline or settings.pipeline),
+        servers["REDIS_URL"],
+        servers["DATABASE_URL"],
+        reader=reader,
+        foreign_idle_seconds=settings.janitor_foreign_idle_seconds,
+        durability=settings.ingest_durability,
+    )
+    try:
+        found = examine(patient)
+    finally:
+        patient.close()
+    report = Report(found.pipeline, [one for one in found.findings if one.code not in ignored], found.checks)
+    click.echo(printable(msgspec.json.encode(report).decode()) if as_json else "\n".join(text(report)))
+    # The server that is away counts most: what else was found is then only a part of the truth.
+    codes = [4 if one.exit_code == 1 else one.exit_code for one in patient.failures.values()]
+    sys.exit(max(codes, default=1 if report.findings else 0))

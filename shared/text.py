@@ -1,0 +1,16 @@
+"""Text of strangers on a terminal: names, errors and event data may hold control characters."""
+
+import re
+
+#: C0, DEL, C1 (an 8-bit terminal takes U+009B for ESC [), line separators, and what turns the direction of text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_LINES = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""The text with each control character written as ``\u001b``, which JSON reads back as the same character.
+
+    With ``lines`` newlines stay.
+    """
+    pattern = _CONTROL_BUT_LINES if lines else _CONTROL
+    return pattern.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

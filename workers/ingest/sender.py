@@ -1,0 +1,137 @@
+"""Sending the batches of one source, under pressure, through outages, and as durably as was asked for."""
+
+import functools
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from shared import events
+from shared.entries import Fields, batch_fields
+from shared.errors import BargelineError
+from shared.run import Runtime
+from shared.streams import Full, Stale, add, confirm
+from shared.streams.inspect import memory_ratio
+
+log = structlog.get_logger()
+_MEMORY_SECONDS = 1.0
+
+
+class StaleSource(BargelineError):
+    """The checkpoint of this source is not where this process left it.
+
+    ``checkpoint`` is what it is now: another process reads the source; or empty: Redis lost it.
+    """
+
+    def __init__(self, source: str, checkpoint: str) -> None:
+        super().__init__(f"{source}: its checkpoint moved while this process was reading it.")
+        self.checkpoint = checkpoint
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A batch with its dead letters, and the checkpoints before and after it."""
+
+    expected: str
+    new: str
+    events: int
+    fields: Fields
+    dead: list[Fields]
+
+
+class Sender:
+    """Adds the batches of one source; ``stored`` is its checkpoint as Redis has it.
+
+    A source that cannot be read again (not ``replayable``) goes on after Redis lost its checkpoint.
+    """
+
+    def __init__(self, runtime: Runtime, source: str, stored: str, *, replayable: bool) -> None:
+        self._runtime = runtime
+        self._source = source
+        self._replayable = replayable
+        self._unconfirmed: list[Addition] = []
+        self.stored = stored
+
+    def send(self, count: int, body: bytes, new: str, dead: list[Fields]) -> None:
+        """Add a batch and move the checkpoint to ``new``. Raises StaleSource, Stopped."""
+        now_ms = int(events.now().timestamp() * 1000)
+        fields = batch_fields(body, count, now_ms, self._runtime.settings.ingest_codec)
+        memory_gate(self._runtime).wait()
+        self._add(Addition(self.stored, new, count, fields, dead))
+
+    def _add(self, one: Addition) -> None:
+        runtime = self._runtime
+
+        def send() -> Full | Stale | object:
+            return add(
+                runtime.client,
+                high_water=runtime.pipeline.file.pipeline.high_water_events,
+                source=self._source,
+                expected=one.expected,
+                new=one.new,
+                events=one.events,
+                fields=one.fields,
+                dead=one.dead,
+            )
+
+        # What is in hand can be read again: nothing to hold on to when asked to stop.
+        reply = runtime.until_accepted(send)
+        # A reply that got lost: the batch is in, and the checkpoint says so.
+        if isinstance(reply, Stale) and reply.checkpoint != one.new:
+            if reply.checkpoint or self._replayable:
+                raise StaleSource(self._source, reply.checkpoint)
+            runtime.metrics.incident("checkpoint_lost")
+            log.warning("Redis lost the checkpoint; what is gone cannot be read again", source=self._source)
+            self._add(Addition("", one.new, one.events, one.fields, one.dead))
+            return
+        self.stored = one.new
+        if runtime.settings.ingest_durability != "memory":
+            self._unconfirmed.append(one)
+
+    def confirm(self) -> None:
+        """Wait until what was sent is as safe as INGEST_DURABILITY asks. Raises StaleSource, Stopped."""
+        durability = self._runtime.settings.ingest_durability
+        while self._unconfirmed:
+            stored = self._runtime.hold(lambda: confirm(self._runtime.client, durability, self._source))
+            sent, self._unconfirmed = self._unconfirmed, []
+            if stored == self.stored:
+                return
+            # The server lost some of it (a failover): it is still in hand.
+            lost = [index for index, one in enumerate(sent) if one.expected == stored]
+            if not lost:
+                raise StaleSource(self._source, stored)
+            log.warning("Redis lost batches that were not confirmed yet; adding them again", source=self._source)
+            for one in sent[lost[0] :]:
+                self._add(one)
+
+
+class MemoryGate:
+    """Keeps ingest from filling Redis: measured, at most once a second; no halt where there is no `maxmemory`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._measured_at = float("-inf")
+
+    def wait(self) -> None:
+        """Wait while the server uses more than INGEST_MEMORY_RATIO of its limit. Raises Stopped."""
+        runtime = self._runtime
+        if time.monotonic() - self._measured_at < _MEMORY_SECONDS:
+            return
+        while (ratio := runtime.hold(lambda: memory_ratio(runtime.client))) is not None:
+            if ratio <= runtime.settings.ingest_memory_ratio:
+                break
+            if not runtime.pressure:
+                runtime.pressure = True
+                log.warning(
+                    "Redis' memory is nearly full (INGEST_MEMORY_RATIO), waiting", action="pressure", ratio=ratio
+                )
+            runtime.beat()
+            runtime.stop.wait(_MEMORY_SECONDS)
+            runtime.check_stop()
+        self._measured_at = time.monotonic()
+
+
+@functools.cache
+def memory_gate(runtime: Runtime) -> MemoryGate:
+    """The gate of this process: all its sources share the measurement."""
+    return MemoryGate(runtime)
