@@ -1,5 +1,7 @@
 """Reading one stage: suspects first, then new entries, as many as make a good step."""
 
+import time
+
 import structlog
 
 from shared.breaker import Breaker
@@ -21,14 +23,15 @@ class Reader:
         self._target_events = target_events
         self._events_per_entry = float(target_events) / 4
         self.breaker = Breaker(runtime, stage)
+        self._suspects_from = time.monotonic() + runtime.settings.suspect_seconds
 
     def join(self) -> None:
         """Make the group if need be, and hand over what this name held before."""
         self.runtime.hold(self.consumer.join)
 
     def take(self) -> Entry | None:
-        """One suspect, alone, or None; none while the breaker is open."""
-        if self.breaker.is_open():
+        """One suspect, alone, or None; none while the breaker is open, and none in the first seconds."""
+        if self.breaker.is_open() or time.monotonic() < self._suspects_from:
             return None
         try:
             entry = self.runtime.hold(self.consumer.take)

@@ -22,7 +22,7 @@ from shared.errors import ConfigurationError
 
 SECRETS_DIRECTORY = Path("/run/secrets")
 #: A variable that starts like this and is no setting of ours is a misspelling.
-OWN_PREFIXES = ("INGEST_", "TRANSFORM_", "LOADER_", "JANITOR_", "METRICS_", "BARGELINE_")
+OWN_PREFIXES = ("INGEST_", "TRANSFORM_", "LOADER_", "JANITOR_", "METRICS_", "BARGELINE_", "SUSPECT_")
 #: Other programs use these prefixes too: only a near miss is an error.
 SHARED_PREFIXES = ("REDIS_", "DATABASE_", "PIPELINE_", "CONSUMER_", "STALL_", "LOG_")
 #: What Kubernetes injects for a Service named `redis`, `loader`…: REDIS_PORT=tcp://…, REDIS_SERVICE_HOST.
@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["json", "console"] = Field("console", description="One JSON object a line, or text for people")
     stall_seconds: float = Field(60, gt=0, description="A worker without progress for so long ends itself")
+    suspect_seconds: float = Field(
+        3,
+        ge=0,
+        description="A worker takes what another that ended had in hand only when it has run for so long: if that "
+        "ends it too, its supervisor sees a worker that ran, not one that cannot start",
+    )
     sample_seconds: float = Field(2, gt=0, description="How often lag and pending counts are sampled for the metrics")
     bargeline_var: Path = Field(Path("var"), description="Folder for embedded servers, logs and state of a fleet")
 

@@ -141,7 +141,7 @@ def start(
     Its log is JSON, in ``<pipeline folder>/logs``; ``input_`` is a file for its standard input.
     """
     name = str(env.get("CONSUMER_NAME", f"{kind}-{next(_numbers)}"))
-    given = {"LOG_FORMAT": "json", "CONSUMER_NAME": name, **env}
+    given = {"LOG_FORMAT": "json", "CONSUMER_NAME": name, "SUSPECT_SECONDS": 0, **env}
     log = pipeline_folder / "logs" / f"{name}-{next(_numbers)}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output, (input_ or Path(os.devnull)).open("rb") as source:

@@ -12,10 +12,11 @@ import redis
 from shared import events
 from shared.entries import batch_fields
 from shared.events import Event, SourceIds
-from shared.streams import Client, add
+from shared.streams import Client, add, ensure_group
 from shared.streams.inspect import figures, ledger
 from shared.topology import Topology
 from tests import workers
+from tests.integration import protocol
 from tests.wait import until
 
 IDS = SourceIds("s")
@@ -158,3 +159,21 @@ def test_killed_with_a_batch_in_hand_another_settles_it_once(
     assert (count["split"], count["raw.settled"], count["clean.added"]) == (20, 40, 20)
     assert figures(client).open_raw == 0
     assert not redis_client.keys(f"{{{pipeline_name}}}:consumer:*")
+
+
+def test_a_young_worker_reads_new_entries_and_leaves_suspects_for_later(
+    given: dict[str, Any], pipeline_name: str, client: Client
+) -> None:
+    """Poison must not look like a program that cannot start, nor hold up what is new."""
+    passes = "def enrich(event): return event\n"
+    workers.make_pipeline(given["pipeline_folder"], pipeline_name, transform=passes, edits=PERMISSIVE)
+    ensure_group(client, "raw", "transform")
+    _add(client, ["pass"])
+    (suspect,) = protocol.read(client)
+    protocol.to_pool(client, suspect.id)
+    _add(client, ["pass"] * 3, start=1)
+    with workers.running("transform", **given, SUSPECT_SECONDS=1_000):
+        until(lambda: ledger(client).get("mapped") == 3, what="the new ones to be settled")
+        assert protocol.pending(client) == {suspect.id: ("~reclaimed", 1)}
+    with workers.running("transform", **given):
+        until(lambda: ledger(client).get("mapped") == 4, what="the suspect to be settled")
