@@ -145,6 +145,7 @@ def reader_commands(names: Topology) -> list[tuple[Any, ...]]:
         ("SCAN", "0"),
         ("MGET", names.lease("transform", "x")),
         ("SISMEMBER", names.leased("transform"), "x"),
+        ("HGET", names.breaker, "raw"),
         ("HGETALL", ledger),
         ("HVALS", open_raw),
         ("HLEN", open_raw),
@@ -163,7 +164,8 @@ def reader_commands(names: Topology) -> list[tuple[Any, ...]]:
 
 def worker_commands(names: Topology, durability: str = "memory") -> list[tuple[Any, ...]]:
     """What the workers and their scripts need, as calls on this pipeline's keys; ``durability`` as ingest has it."""
-    waits = {"memory": [], "aof": [("COMMAND", "INFO", "WAITAOF"), ("WAITAOF", "0", "0", "0")]}
+    asked = [("COMMAND", "INFO", "WAITAOF"), ("CONFIG", "GET", "appendfsync")]
+    waits = {"memory": [], "aof": [*asked, ("WAITAOF", "0", "0", "0")]}
     raw, open_raw, ledger = names.stream("raw"), names.open("raw"), names.ledger
     lease = names.lease("transform", "x")
     return [
@@ -179,7 +181,6 @@ def worker_commands(names: Topology, durability: str = "memory") -> list[tuple[A
         ("DEL", lease),
         ("SADD", names.leased("transform"), "x"),
         ("SREM", names.leased("transform"), "x"),
-        ("HGET", names.checkpoint, "x"),
         ("HSET", open_raw, "0-1", "1"),
         ("HDEL", open_raw, "0-1"),
         ("HEXISTS", open_raw, "0-1"),

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,12 @@ from shared.pipeline import load_pipeline
 from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Client
-from shared.topology import Topology
 from tests import locked, workers
 from tests.integration import protocol
 from tests.wait import until
 from workers.janitor import blockers
 
 EVENTS = 20_000
-
-
-@pytest.fixture
-def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
-    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def test_a_frozen_loader_does_not_block_its_successor(given: dict[str, Any], client: Client, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Client
 from shared.streams.breaker import close_breaker, open_because
-from shared.topology import Topology
 from tests import workers
 from tests.integration import protocol
 from tests.wait import until
@@ -40,13 +39,6 @@ Click = dict
 @pytest.fixture
 def folder(pipeline_name: str, tmp_path: Path) -> Path:
     return workers.make_pipeline(tmp_path / "p", pipeline_name, transform=REFUSES, edits=LEAST)
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def test_a_broken_deploy_stops_the_stage_and_one_command_resumes(

@@ -3,13 +3,11 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
-import pytest
 import redis
 
 from shared import events
@@ -18,25 +16,11 @@ from shared.errors import InvalidEvent
 from shared.events import Event, SourceIds
 from shared.generate import write_clicks
 from shared.streams import Client, add
-from shared.topology import Topology
 from tests import workers
 from tests.wait import until
 from tests.workers import Ran
 
 IDS = SourceIds("s")
-
-
-@pytest.fixture
-def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
-    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def _add(client: Client, first: int, count: int, dead: int = 0) -> str:

@@ -1,18 +1,15 @@
 """Entries that somebody adds with a plain XADD reach PostgreSQL, each once, also after they were redelivered."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
-import pytest
 import redis
 
 from shared.accounting import Balance, balance
 from shared.events import id_from_value
 from shared.streams import Client, ensure_group
 from shared.streams.inspect import figures
-from shared.topology import Topology
 from tests import workers
 from tests.integration import protocol
 from tests.wait import until
@@ -34,19 +31,6 @@ def _flat(click_id: str, **more: str) -> dict[Any, Any]:
 def _named(click_id: str, **more: str) -> dict[Any, Any]:
     payload = msgspec.json.encode({**CLICK, "click_id": click_id, "device_is_mobile": False}).decode()
     return {"event_type": "click", "event_id": click_id, "timestamp": "1795255200", "payload": payload, **more}
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Any:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
-    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
 
 
 def _until_settled(client: Client, count: int) -> None:

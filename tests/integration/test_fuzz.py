@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-import pytest
 import redis
 import zstandard
 
@@ -16,7 +15,6 @@ from shared.accounting import balance
 from shared.entries import Entry, batch_fields
 from shared.streams import Client, add
 from shared.streams.inspect import figures
-from shared.topology import Topology
 from tests import workers
 from tests.integration.protocol import assert_law
 from tests.integration.test_hostile import CLICK, DEAD, FOREIGN_DEAD, LOADED, NOT_JSON, PASS, RAW_LOADED, VALID
@@ -133,13 +131,6 @@ class Fuzzer:
 
 def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Any:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def test_every_event_ends_loaded_or_dead(

@@ -13,7 +13,6 @@ from shared.accounting import balance
 from shared.entries import batch_fields
 from shared.streams import Client, add
 from shared.streams.inspect import figures
-from shared.topology import Topology
 from tests import workers
 from tests.wait import until
 
@@ -83,13 +82,6 @@ FOREIGN_DEAD: list[dict[Any, Any]] = [
     {"": ""},
     {f"field {n}": "x" for n in range(3_000)},
 ]
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Any:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,37 +1,20 @@
 """The loader as a process: an entry that it never survives, and a transform's output while it is away."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
-import pytest
 
 from shared.events import SourceIds
 from shared.generate import clicks
 from shared.pipeline import load_pipeline
 from shared.streams import Client, Outcome, ensure_group
 from shared.streams.inspect import entries
-from shared.topology import Topology
 from tests import locked, workers
 from tests.integration import protocol
 from tests.wait import until
 
 IDS = SourceIds("s")
-
-
-@pytest.fixture
-def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
-    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def _clean(client: Client, count: int) -> None:

@@ -1,7 +1,6 @@
 """What an operator or an autoscaler is told: exact where Redis' own figures are not, and absent where unknown."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +26,6 @@ HOUR_MS = 3_600_000
 def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
     with protocol.partition(redis_url, pipeline_name) as made:
         yield made
-
-
-@pytest.fixture
-def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name)
-    return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
 
 
 def _redis_lag(client: Client) -> int | None:

@@ -14,7 +14,6 @@ from shared.entries import batch_fields
 from shared.events import Event, SourceIds
 from shared.streams import Client, add, ensure_group
 from shared.streams.inspect import figures, ledger
-from shared.topology import Topology
 from tests import workers
 from tests.integration import protocol
 from tests.wait import until
@@ -47,13 +46,6 @@ def enrich(event):
             except FileExistsError: return event
             raise OSError("not yet")
 '''
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Any:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """User code that forks, prints, or holds the GIL for longer than a lease lasts."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from shared.events import Event, SourceIds
 from shared.streams import Client, add
 from shared.streams.inspect import ledger
 from shared.streams.lease import TTL_MS
-from shared.topology import Topology
 from tests import workers
 from tests.integration import protocol
 from tests.wait import until
@@ -51,13 +49,6 @@ def enrich(event):
 def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
     folder = workers.make_pipeline(tmp_path / "p", pipeline_name, transform=CODE, edits=PERMISSIVE)
     return {"redis_url": redis_url, "database_url": database_url, "pipeline_folder": folder}
-
-
-@pytest.fixture
-def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
-    made = Client(redis_url, Topology(pipeline_name))
-    yield made
-    made.close()
 
 
 def _add(client: Client, *acts: str) -> None:
