@@ -8,10 +8,10 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test check bench chaos mutants clean distclean reference requirements moved
+.PHONY: help demo up down status test test-slow check bench chaos mutants clean distclean reference requirements moved
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.run-stamp ## start a fleet with its own servers, load a sample, show the result
 	@.venv/bin/bargeline demo $(ARGS)
@@ -28,6 +28,9 @@ status: .venv/.run-stamp ## show the processes of the fleet
 test: .venv/.dev-stamp ## run the tests on real servers, e.g. make test ARGS="tests/unit -x"
 	@.venv/bin/python -m pytest $(ARGS)
 
+test-slow: .venv/.dev-stamp ## run the corners of the fleet that `make test` leaves out (some minutes)
+	@.venv/bin/python -m pytest -m slow $(ARGS)
+
 check: .venv/.dev-stamp ## check format, lint, types and imports
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check --quiet .
@@ -41,7 +44,7 @@ chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. 
 	@.venv/bin/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 mutants: .venv/.dev-stamp ## break each promise of the code in turn, and see that the fault kit notices (about 10 minutes)
-	@.venv/bin/python -m pytest -m "" tests/faults/test_mutants.py $(ARGS)
+	@.venv/bin/python -m pytest -m mutants $(ARGS)
 
 clean: ## stop the fleet, remove its data (var/), results and caches
 	@if [ -d var ] && [ -x .venv/bin/bargeline ]; then BARGELINE_VAR="$(CURDIR)/var" .venv/bin/bargeline down --delete-data; fi

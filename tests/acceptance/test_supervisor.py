@@ -127,6 +127,7 @@ def test_scale_refuses_what_makes_no_sense(running: Fleet) -> None:
         assert argument.partition("=")[0] in done.stderr
 
 
+@pytest.mark.slow
 def test_restart_takes_a_name_a_kind_or_all_workers(running: Fleet) -> None:
     before = pids(running)
     running.run("restart", "loader-01")
@@ -143,6 +144,7 @@ def test_restart_takes_a_name_a_kind_or_all_workers(running: Fleet) -> None:
     assert (done.returncode, "There are valkey, postgres, ingest-01" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_restarts_workers_and_not_servers(running: Fleet) -> None:
     before = pids(running)
     Fleet(running.var, {"LOG_LEVEL": "warning"}).run("up")
@@ -154,12 +156,14 @@ def test_a_changed_setting_restarts_workers_and_not_servers(running: Fleet) -> N
     assert "LOG_LEVEL" not in psutil.Process(pids(running)["loader-01"]).environ()
 
 
+@pytest.mark.slow
 def test_scale_in_another_shell_starts_workers_like_the_others(running: Fleet) -> None:
     other_shell = Fleet(running.var, {"LOG_LEVEL": "error"})
     other_shell.run("scale", "transform=2")
     assert "LOG_LEVEL" not in psutil.Process(pids(running)["transform-02"]).environ()
 
 
+@pytest.mark.slow
 def test_another_folder_and_another_name_of_python_change_nothing(running: Fleet) -> None:
     before = pids(running)
     python = Path(sys.executable).with_name(f"python{sys.version_info.major}.{sys.version_info.minor}")
@@ -170,6 +174,7 @@ def test_another_folder_and_another_name_of_python_change_nothing(running: Fleet
     assert pids(running) == before
 
 
+@pytest.mark.slow
 def test_a_fixed_metrics_port_is_the_first_janitors_and_is_remembered(running: Fleet) -> None:
     port = choose_port(set())
     Fleet(running.var, {"METRICS_PORT": str(port)}).run("up", "--transform", "2")
@@ -258,6 +263,7 @@ def test_no_secret_in_a_command_line_or_a_log(running: Fleet) -> None:
         assert password not in log.read_text(errors="replace"), log
 
 
+@pytest.mark.slow
 def test_two_ups_at_once_take_turns(own_fleet: Fleet) -> None:
     first, second = own_fleet.start("up"), own_fleet.start("up", "--transform", "2")
     outputs = [process.communicate(timeout=240) for process in (first, second)]
@@ -293,6 +299,7 @@ def test_orphans_of_a_killed_supervisor_are_stopped_before_the_next(running: Fle
     assert not [process for process in orphans if is_alive(process)]
 
 
+@pytest.mark.slow
 def test_a_supervisor_without_its_socket_is_replaced(running: Fleet) -> None:
     old = everything(running)
     Paths(running.var).socket.unlink()
@@ -301,6 +308,7 @@ def test_a_supervisor_without_its_socket_is_replaced(running: Fleet) -> None:
     assert healthy(running)
 
 
+@pytest.mark.slow
 def test_stale_pid_files_and_sockets_confuse_nobody(running: Fleet) -> None:
     running.run("down")
     paths = Paths(running.var)
@@ -329,6 +337,7 @@ def test_down_leaves_nothing_and_says_what_it_did(running: Fleet) -> None:
     assert (refused.returncode, "bargeline up" in refused.stderr) == (3, True)
 
 
+@pytest.mark.slow
 def test_down_deletes_data_only_when_told(running: Fleet) -> None:
     running.run("down")
     assert (running.var / "postgres").exists()
@@ -337,6 +346,7 @@ def test_down_deletes_data_only_when_told(running: Fleet) -> None:
     assert not (running.var / "valkey").exists()
 
 
+@pytest.mark.slow
 def test_down_interrupted_twice_is_finished_by_another(running: Fleet) -> None:
     everybody = everything(running)
     interrupted = running.start("down")
@@ -350,6 +360,7 @@ def test_down_interrupted_twice_is_finished_by_another(running: Fleet) -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_a_worker_that_does_not_drain_is_killed_and_named(running: Fleet) -> None:
     everybody = everything(running)
     os.kill(pids(running)["loader-01"], signal.SIGSTOP)
@@ -359,6 +370,7 @@ def test_a_worker_that_does_not_drain_is_killed_and_named(running: Fleet) -> Non
     assert not [process for process in everybody if is_alive(process)]
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_refused_by_name(running: Fleet) -> None:
     port = int(running.url("REDIS_URL").rpartition(":")[2].partition("/")[0])
     running.run("down")
@@ -371,6 +383,7 @@ def test_a_taken_port_is_refused_by_name(running: Fleet) -> None:
     assert f"Port {port} " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_named_with_its_log(own_fleet: Fleet) -> None:
     pipeline = own_fleet.var.parent / "broken"
     pipeline.mkdir()
@@ -404,6 +417,7 @@ def test_a_wrong_setting_is_named(own_fleet: Fleet, environment: Mapping[str, st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_servers_of_the_users_own_are_used_and_not_started(own_fleet: Fleet, redis_url: str, database_url: str) -> None:
     environment = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
     with_servers = Fleet(own_fleet.var, environment)
@@ -420,6 +434,7 @@ def test_servers_of_the_users_own_are_used_and_not_started(own_fleet: Fleet, red
         client.unlink(*client.scan_iter("{clickstream}*"))
 
 
+@pytest.mark.slow
 def test_a_state_folder_with_a_long_path_works(own_fleet: Fleet) -> None:
     deep = Fleet(own_fleet.var / ("x" * 100))
     own_fleet.var.mkdir()
