@@ -229,8 +229,9 @@ def test_logs_carry_the_name_of_their_process(running: Fleet) -> None:
     shown = running.run("logs", "transform", "-n", "1").stdout.splitlines()
     assert shown
     assert {line.split()[0].rstrip("0123456789") for line in shown} == {"transform-"}
-    with running.start("logs", "janitor-01", "-f", "-n", "0") as following:
+    with running.start("logs", "janitor-01", "-f", "-n", "1") as following:
         assert following.stdout is not None
+        assert following.stdout.readline(), "it follows from here on"
         running.run("restart", "janitor-01")
         assert following.stdout.readline().startswith("janitor-01 ")
         following.send_signal(signal.SIGINT)
