@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance.fleet import Fleet, assert_exact, generated
 from tests.wait import until
 
-EVENTS = 60_000
+EVENTS = 200_000
 
 
 @pytest.mark.timeout(240)

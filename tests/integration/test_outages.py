@@ -65,8 +65,8 @@ def _proxy(url: str) -> Proxy:
 @pytest.fixture
 def ground(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path) -> Iterator[Ground]:
     with ExitStack() as stack:
-        # As few deliveries as there may be: nothing here may blame an event.
-        edits = {"[ingest]": "max_deliveries = 2\n[ingest]"}
+        # Few deliveries: the watchdog may blame an event once, an outage never.
+        edits = {"[ingest]": "max_deliveries = 3\n[ingest]"}
         yield Ground(stack, redis_url, database_url, workers.make_pipeline(tmp_path / "p", pipeline_name, edits=edits))
 
 
