@@ -22,6 +22,8 @@ from workers.ingest.source import DAMAGED, note_lost_checkpoint
 log = structlog.get_logger()
 #: How often opened files are looked at while none grows.
 _IDLE_SECONDS = 0.1
+#: How often files are looked for that nobody here has seen, but whose checkpoint says that they are not finished.
+_SEARCH_SECONDS = 5.0
 #: Files that stay open between their turns, fewer than a process may usually have. One that is deleted while it
 #: is closed cannot be read to its end.
 _MOST_OPEN = 512
@@ -38,6 +40,7 @@ class Follower:
         #: Records by inode, as they were at most one scan ago.
         self._known: dict[int, list[Record]] | None = None
         self._next_scan = 0.0
+        self._next_search = 0.0
         self._first = True
 
     def step(self) -> None:
@@ -88,8 +91,11 @@ class Follower:
     def _scan(self) -> None:
         self._known = None
         found = self._found()
-        if self._first:
+        if time.monotonic() >= self._next_search:
+            # Not only at the start: another process may have ended with a file that came and was rotated between
+            # two scans of this one.
             found |= self._rotated_while_away(found)
+            self._next_search = time.monotonic() + _SEARCH_SECONDS
         latest = self._first and self._runtime.settings.ingest_start == "latest"
         for key, path in found.items():
             if key not in self._files:
@@ -110,7 +116,7 @@ class Follower:
 
     def _rotated_while_away(self, found: dict[Key, Path]) -> dict[Key, Path]:
         """Files that were not read to their end and now have a name in the same folder that does not match."""
-        there = {inode for _, inode in found}
+        there = {inode for _, inode in (*found, *self._files)}
         rotated: dict[Key, Path] = {}
         for record in itertools.chain.from_iterable(self._records().values()):
             if record.point.done or record.inode in there or not matches(record.point.path, self._patterns):
