@@ -41,18 +41,23 @@ class Entry(msgspec.Struct, frozen=True):
         return bool(_WHOLE.fullmatch(version) and _WHOLE.fullmatch(count) and b"d" in self.fields)
 
     @property
+    def _known(self) -> bool:
+        """Of what has the shape of a batch: whether this program knows its version, codec and size."""
+        known = self.fields[b"v"] in READABLE and self.fields.get(b"c", b"json") in CODECS
+        return known and int(self.fields[b"n"]) <= MOST_EVENTS
+
+    @property
     def unreadable(self) -> bool:
         """Whether it has the shape of a batch, but a version, codec or size that this program does not know.
 
         If it is in `open` a newer program of ours wrote it; else it is foreign.
         """
-        known = self.fields.get(b"v") in READABLE and self.fields.get(b"c", b"json") in CODECS
-        return self._shaped and not (known and int(self.fields[b"n"]) <= MOST_EVENTS)
+        return self._shaped and not self._known
 
     @property
     def foreign(self) -> bool:
         """Whether somebody else added it with plain XADD; it may have fields named like some of ours."""
-        return not self._shaped or self.unreadable
+        return not (self._shaped and self._known)
 
     @property
     def events(self) -> int:

@@ -171,6 +171,11 @@ class PipelineFile(Section):
     rollup: tuple[RollupSection, ...] = ()
     loader: LoaderSection = LoaderSection()
 
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables that rows go to, then of the rollups."""
+        return [*(one.name for one in self.table), *(one.table for one in self.rollup)]
+
     @model_validator(mode="after")
     def _a_type_has_one_table(self) -> "PipelineFile":
         seen: dict[str, str] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bargeline.doctor import access, books, clocks, servers, streams
 from bargeline.doctor.report import Check, Finding, Report, Verdict, conclude, unknown
 from shared.accounting import balance
-from shared.database import Connection, connect, translated
+from shared.database import Connection, reconnected, translated
 from shared.database import server as database_server
 from shared.database.tables import problems
 from shared.errors import BargelineError, TransientError
@@ -48,8 +48,7 @@ class Patient:
     @property
     def connection(self) -> Connection:
         """The connection to PostgreSQL."""
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self.database_url, "bargeline-doctor")
+        self._connection = reconnected(self._connection, self.database_url, "bargeline-doctor")
         return self._connection
 
     def close(self) -> None:
@@ -161,9 +160,7 @@ def _migrations(patient: Patient) -> Verdict:
 
 
 def _tables(patient: Patient) -> Verdict:
-    file = patient.pipeline.file
-    names = [*(one.name for one in file.table), *(one.table for one in file.rollup)]
-    return access.tables(problems(patient.connection, patient.pipeline), names)
+    return access.tables(problems(patient.connection, patient.pipeline), patient.pipeline.file.tables)
 
 
 def _trimming(patient: Patient) -> Verdict:

@@ -6,6 +6,7 @@ from shared.database.connection import (
     UniqueViolation,
     application_name,
     connect,
+    reconnected,
     translated,
 )
 from shared.database.migrate import migrate
@@ -17,5 +18,6 @@ __all__ = [
     "application_name",
     "connect",
     "migrate",
+    "reconnected",
     "translated",
 ]

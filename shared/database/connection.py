@@ -64,6 +64,11 @@ def connect(url: str, name: str) -> Connection:
     return connection
 
 
+def reconnected(connection: Connection | None, url: str, name: str) -> Connection:
+    """The connection while it is open, else another one. Raises like ``connect``."""
+    return connect(url, name) if connection is None or connection.closed else connection
+
+
 def _check_readable(url: str) -> None:
     """Raise ConfigurationError here: libpq's own text would quote the part it stumbles over, such as the password."""
     try:

@@ -246,13 +246,13 @@ def total_loaded(connection: Connection, stream: str) -> int:
 
 def column_types(connection: Connection, table: str) -> dict[str, str]:
     """Column → type of a table; empty where there is no such table."""
-    rows: list[Any] = connection.execute(COLUMNS, {"table": _quoted(connection, table)}).fetchall()
+    rows: list[Any] = connection.execute(COLUMNS, {"table": quoted(connection, table)}).fetchall()
     return {row[0]: row[1] for row in rows}
 
 
 def unique_columns(connection: Connection, table: str) -> list[frozenset[str]]:
     """Column sets that ON CONFLICT can use."""
-    rows: list[Any] = connection.execute(UNIQUE_COLUMNS, {"table": _quoted(connection, table)}).fetchall()
+    rows: list[Any] = connection.execute(UNIQUE_COLUMNS, {"table": quoted(connection, table)}).fetchall()
     return [frozenset(row[0]) for row in rows]
 
 
@@ -261,7 +261,8 @@ def identifier(table: str) -> sql.Identifier:
     return sql.Identifier(*table.split("."))
 
 
-def _quoted(connection: Connection, table: str) -> str:
+def quoted(connection: Connection, table: str) -> str:
+    """A table's name as to_regclass reads it."""
     return identifier(table).as_string(connection)
 
 

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS bargeline_migrations (
     PRIMARY KEY (component, name)
 )
 """
-_SELECT = "SELECT component, name, digest FROM bargeline_migrations"
+APPLIED = "SELECT component, name, digest FROM bargeline_migrations"
 _INSERT = "INSERT INTO bargeline_migrations (component, name, digest) VALUES (%s, %s, %s)"
 
 
@@ -56,7 +56,7 @@ def migrate(database_url: str, pipeline: Pipeline) -> list[str]:
             connection.execute("SET client_connection_check_interval = '1s'")
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             connection.execute(_CREATE_TABLE)
-            rows = connection.execute(_SELECT).fetchall()
+            rows = connection.execute(APPLIED).fetchall()
         applied = {(row[0], row[1]): str(row[2]) for row in rows}
         return [
             f"{component}/{path.name}"
@@ -75,7 +75,7 @@ def _sql_files(folder: Path) -> list[Path]:
 
 def _apply(url: str, connection: Connection, component: str, path: Path, known_digest: str | None) -> bool:
     text = path.read_text()
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = digest_of(text)
     if known_digest is not None:
         if known_digest != digest:
             raise ConfigurationError(
@@ -89,6 +89,11 @@ def _apply(url: str, connection: Connection, component: str, path: Path, known_d
     except (ConfigurationError, RowError) as error:
         raise ConfigurationError(f"{path}: {_first_line(error)}") from error
     return True
+
+
+def digest_of(text: str) -> str:
+    """What tells a migration that was changed after it was applied."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,14 +1,13 @@
 """What the PostgreSQL server is, keeps and allows: facts for `bargeline doctor`."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from shared.database.connection import Connection
-from shared.database.load import identifier
-from shared.database.migrate import core_migrations
+from shared.database.load import quoted
+from shared.database.migrate import APPLIED, core_migrations, digest_of
 from shared.pipeline import Pipeline
 
 FACTS = """
@@ -26,7 +25,6 @@ WHERE attrelid = to_regclass(%(table)s) AND attname = ANY (%(columns)s)
 TEMPORARY_RIGHT = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
 ROW_SECURITY = "SELECT row_security_active(to_regclass(%(table)s))"
 EXISTS = "SELECT to_regclass(%(table)s) IS NOT NULL"
-APPLIED = "SELECT component, name, digest FROM bargeline_migrations"
 
 #: The core's own tables, and what the workers do with them (shared/database/load.py, epochs.py).
 CORE_TABLES = {
@@ -79,25 +77,21 @@ def missing_rights(connection: Connection, pipeline: Pipeline, *, reader: bool) 
             missing.append("TEMPORARY on the database")
         missing += [
             f"row-level security filters {table} for this role, and COPY refuses that"
-            for table in _tables(pipeline)
-            if _ask(connection, EXISTS, table=_quoted(connection, table))
-            and _ask(connection, ROW_SECURITY, table=_quoted(connection, table))
+            for table in pipeline.file.tables
+            if _ask(connection, EXISTS, table=quoted(connection, table))
+            and _ask(connection, ROW_SECURITY, table=quoted(connection, table))
         ]
     for table, right, columns in _needs(pipeline, reader=reader):
-        quoted = _quoted(connection, table)
-        if not _ask(connection, EXISTS, table=quoted) or _ask(connection, TABLE_RIGHT, table=quoted, right=right):
+        name = quoted(connection, table)
+        if not _ask(connection, EXISTS, table=name) or _ask(connection, TABLE_RIGHT, table=name, right=right):
             continue
         if columns and right != "SELECT":
-            arguments = {"table": quoted, "columns": list(columns), "right": right}
+            arguments = {"table": name, "columns": list(columns), "right": right}
             without: list[Any] = connection.execute(COLUMN_RIGHT, arguments).fetchall()
             missing += [f"{right} on column {row[0]} of {table}" for row in without]
         else:
             missing.append(f"{right} on {table}")
     return missing
-
-
-def _tables(pipeline: Pipeline) -> list[str]:
-    return [*(one.name for one in pipeline.file.table), *(one.table for one in pipeline.file.rollup)]
 
 
 def _needs(pipeline: Pipeline, *, reader: bool) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -127,7 +121,7 @@ def migrations(connection: Connection, pipeline: Pipeline) -> Migrations:
             digest = known.get((component, path.name))
             if digest is None:
                 missing.append(f"{component}/{path.name}")
-            elif digest != hashlib.sha256(path.read_text().encode()).hexdigest():
+            elif digest != digest_of(path.read_text()):
                 changed.append(f"{component}/{path.name}")
             else:
                 applied += 1
@@ -137,7 +131,3 @@ def migrations(connection: Connection, pipeline: Pipeline) -> Migrations:
 def _ask(connection: Connection, statement: str, **arguments: Any) -> bool:
     rows: list[Any] = connection.execute(statement.encode(), arguments).fetchall()
     return bool(rows[0][0])
-
-
-def _quoted(connection: Connection, table: str) -> str:
-    return identifier(table).as_string(connection)

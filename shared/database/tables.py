@@ -117,7 +117,7 @@ def _of_rollup(connection: Connection, rollup: RollupSection) -> Iterator[Proble
 
 
 def _relation(connection: Connection, table: str, types: dict[str, str]) -> Iterator[Problem]:
-    rows: list[Any] = connection.execute(RELATION, {"table": _quoted(connection, table)}).fetchall()
+    rows: list[Any] = connection.execute(RELATION, {"table": statements.quoted(connection, table)}).fetchall()
     if not types or not rows:
         yield Problem(
             "table_missing",
@@ -142,7 +142,7 @@ def _relation(connection: Connection, table: str, types: dict[str, str]) -> Iter
             table,
             f"Table {table!r} is UNLOGGED.",
             "PostgreSQL empties it after a crash, while the load ledger still says that its rows were loaded.",
-            f"ALTER TABLE {_quoted(connection, table)} SET LOGGED;",
+            f"ALTER TABLE {statements.quoted(connection, table)} SET LOGGED;",
         )
 
 
@@ -162,7 +162,7 @@ def _missing_columns(table: str, types: dict[str, str], needed: tuple[str, ...])
 
 
 def _obligations(connection: Connection, table: str, written: tuple[str, ...]) -> Iterator[Problem]:
-    rows: list[Any] = connection.execute(OBLIGATIONS, {"table": _quoted(connection, table)}).fetchall()
+    rows: list[Any] = connection.execute(OBLIGATIONS, {"table": statements.quoted(connection, table)}).fetchall()
     for column, must_be_given, generated in rows:
         if must_be_given and not generated and column not in written:
             yield Problem(
@@ -192,7 +192,3 @@ def _wrong_type(table: str, column: str, found: str, role: str, fitting: tuple[s
         "PostgreSQL refuses the rows, and their events become dead letters.",
         f"Make it {', '.join(fitting[:-1])} or {fitting[-1]} in a migration.",
     )
-
-
-def _quoted(connection: Connection, table: str) -> str:
-    return statements.identifier(table).as_string(connection)

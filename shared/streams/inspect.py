@@ -145,9 +145,13 @@ def group_state(client: Client, stage: str) -> GroupState:
 
 def foreign_waiting(client: Client, stage: str) -> int:
     """Foreign entries that were added and not settled; below 0 where the stream was deleted and made anew."""
-    found = figures(client)
-    added = {"raw": found.raw_entries_added, "clean": found.clean_entries_added}[stage]
-    return added - found.counters.get(f"{stage}.entries", 0) - found.counters.get(f"{stage}.foreign", 0)
+    names = client.topology
+    stream, ours = _atomically(
+        client,
+        ("XINFO", "STREAM", names.stream(stage)),
+        ("HMGET", names.ledger, f"{stage}.entries", f"{stage}.foreign"),
+    )
+    return _entries_added(stream) - sum(int(count or 0) for count in ours)
 
 
 def _pending(client: Client, stage: str, entries: int) -> tuple[int | None, int | None]:

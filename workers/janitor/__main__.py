@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from shared import run
-from shared.database import Connection, application_name, connect, translated
+from shared.database import Connection, application_name, reconnected, translated
 from shared.database.load import prune
 from shared.errors import TransientError
 from shared.metrics import Sample
@@ -236,9 +236,8 @@ class Janitor:
             prune(connection, stream, needed)
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
-            runtime = self._runtime
-            self._connection = connect(self._url, application_name(runtime.instance, runtime.pipeline.name))
+        name = application_name(self._runtime.instance, self._runtime.pipeline.name)
+        self._connection = reconnected(self._connection, self._url, name)
         return self._connection
 
 

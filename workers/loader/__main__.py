@@ -8,7 +8,7 @@ import structlog
 
 from shared import run
 from shared.attributes import Attributes
-from shared.database import Connection, RowError, application_name, connect
+from shared.database import Connection, RowError, application_name, reconnected
 from shared.database.load import Recorded
 from shared.database.tables import check_tables
 from shared.entries import Entry, Fields, dead_letter
@@ -50,9 +50,8 @@ class Worker:
         self._router = Router(pipeline.file, types, self.reader.consumer.stream, attributes)
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
-            runtime = self._runtime
-            self._connection = connect(self._url, application_name(runtime.instance, runtime.pipeline.name))
+        name = application_name(self._runtime.instance, self._runtime.pipeline.name)
+        self._connection = reconnected(self._connection, self._url, name)
         return self._connection
 
     def step(self) -> None:

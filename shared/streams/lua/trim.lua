@@ -17,8 +17,8 @@ for _, reply in ipairs(call('XINFO', 'GROUPS', stream)) do
 end
 -- Foreign entries are in no `open`, and are deleted when they are settled: one that is there is needed, although no
 -- consumer may hold it any more (a group moved, a consumer deleted by foreign hands).
-local from = '-'
-while foreign_waiting(stage) > 0 and from do
+local from = foreign_waiting(stage) > 0 and '-'
+while from do
   local page = call('XRANGE', stream, from, '(' .. floor, 'COUNT', 50)
   from = #page == 50 and '(' .. page[50][1]
   for _, entry in ipairs(page) do
