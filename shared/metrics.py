@@ -7,6 +7,7 @@ Redis is asked by that thread, never during a scrape, and what is unknown is abs
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,10 +18,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from shared.topology import STAGES
 from shared.version import VERSION
+
+Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -34,6 +38,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     # The verdict of a stall: it grows with the clock when nothing is settled.
     "group_lag_seconds": ("Age of the oldest unsettled entry of the group", ("pipeline", "group")),
+    # Judged on progress and age (shared/verdicts.py): ok, slow, stalled, stopped; one of them is 1.
+    "group_verdict": ("Whether this is how the group does now", ("pipeline", "group", "verdict")),
+    "group_drain_seconds": (
+        "Time until the backlog is gone at the rates of the last 30 s; absent when it does not shrink",
+        ("pipeline", "group"),
+    ),
     "group_pending_entries": ("Entries delivered to a consumer and not settled", ("pipeline", "group")),
     "group_pending_events": ("Events delivered to a consumer and not settled", ("pipeline", "group")),
     "consumer_pending_entries": ("Entries that one consumer holds", ("pipeline", "group", "consumer")),
@@ -58,18 +68,43 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("pipeline", "group"),
     ),
     "redis_memory_ratio": ("Used memory of the server as a share of its limit", ("pipeline",)),
-    "build_info": ("Always 1; the labels tell the version", ("version", "python")),
+    "build_info": ("Always 1; the labels tell what runs", ("pipeline", "kind", "version", "python")),
+}
+
+#: Counters of the ledger in Redis, sampled like gauges: every process of a group says the same. They begin anew with
+#: an epoch.
+SAMPLED_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "group_added_events": ("Events that were added for the group to read", ("pipeline", "group")),
+    "group_settled_events": ("Events that the group has settled", ("pipeline", "group")),
 }
 
 #: Counters: name without `_total` → (help, labels).
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    # accepted, mapped, filtered, retried, dead, loaded, duplicate, unrouted, lost
     "events": ("Events by what became of them", ("pipeline", "stage", "outcome")),
     "reclaimed_entries": ("Entries taken from consumers that are gone", ("pipeline", "stage")),
-    # Kinds: blocker_terminated, breaker_opened, checkpoint_lost, epoch_ended, group_missing, lost, repaired,
-    # settled_before (by somebody else), stream_deleted.
     "incidents": ("Things that should not happen, by kind", ("pipeline", "kind")),
 }
+
+Outcome = Literal["accepted", "mapped", "filtered", "retried", "dead", "loaded", "duplicate", "unrouted", "lost"]
+#: What can become of events in a process of each kind.
+OUTCOMES: dict[str, tuple[Outcome, ...]] = {
+    "ingest": ("accepted", "dead"),
+    "transform": ("mapped", "filtered", "retried", "dead", "lost"),
+    "loader": ("loaded", "duplicate", "unrouted", "dead", "lost"),
+    "janitor": ("lost",),
+}
+
+Incident = Literal[
+    "blocker_terminated",
+    "breaker_opened",
+    "checkpoint_lost",
+    "epoch_ended",
+    "group_missing",
+    "lost",
+    "repaired",
+    "settled_before",  # by somebody else
+    "stream_deleted",
+]
 
 #: From 100 µs to 100 s: a batch of one event on loopback, and a transaction that waits for a slow disk.
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
@@ -85,7 +120,7 @@ HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One value of a gauge; ``labels`` in the order of its declaration."""
+    """One value of a gauge or sampled counter; ``labels`` in the order of its declaration."""
 
     name: str
     labels: tuple[str, ...]
@@ -95,7 +130,8 @@ class Sample:
 class SampledGauges(Collector):
     """Serves the last sample."""
 
-    def __init__(self) -> None:
+    def __init__(self, always: Sample) -> None:
+        self.always = always
         self.samples: list[Sample] = []
         #: What the main loop knows by itself.
         self.own: list[Sample] = []
@@ -104,16 +140,21 @@ class SampledGauges(Collector):
         """Make this the sample that scrapes see."""
         self.samples = list(samples)
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Family]:
         """Called by the registry at each scrape."""
-        families: dict[str, GaugeMetricFamily] = {}
-        for sample in (build_info(), *self.samples, *self.own):
-            text, labels = GAUGES[sample.name]
-            family = families.setdefault(
-                sample.name, GaugeMetricFamily(f"bargeline_{sample.name}", text, labels=labels)
-            )
+        families: dict[str, Family] = {}
+        for sample in (self.always, *self.samples, *self.own):
+            family = families.get(sample.name) or families.setdefault(sample.name, _family(sample.name))
             family.add_metric(sample.labels, sample.value)
         return families.values()
+
+
+def _family(name: str) -> Family:
+    if name in SAMPLED_COUNTERS:
+        text, labels = SAMPLED_COUNTERS[name]
+        return CounterMetricFamily(f"bargeline_{name}", text, labels=labels)
+    text, labels = GAUGES[name]
+    return GaugeMetricFamily(f"bargeline_{name}", text, labels=labels)
 
 
 class Metrics:
@@ -123,7 +164,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self.gauges = SampledGauges()
+        self.gauges = SampledGauges(build_info(pipeline, stage))
         self.registry.register(self.gauges)
         self.labels = (pipeline, stage)
         self._counters = {
@@ -134,6 +175,17 @@ class Metrics:
             name: Histogram(f"bargeline_{name}", text, ("pipeline", "stage"), buckets=buckets, registry=self.registry)
             for name, (text, buckets) in HISTOGRAMS.items()
         }
+        self._begin_at_0()
+
+    def _begin_at_0(self) -> None:
+        """Export each counter from the start: one that came into being at 1 would not count as a rise."""
+        pipeline, stage = self.labels
+        for outcome in OUTCOMES[stage]:
+            self._counters["events"].labels(pipeline, stage, outcome)
+        for kind in get_args(Incident):
+            self._counters["incidents"].labels(pipeline, kind)
+        for reclaimed in STAGES if stage == "janitor" else ():
+            self._counters["reclaimed_entries"].labels(pipeline, reclaimed)
 
     def step(self, seconds: float, events: int) -> None:
         """Note a step that carried events."""
@@ -144,7 +196,7 @@ class Metrics:
         """Note how long an entry took from accepted to committed."""
         self._histograms["event_latency_seconds"].labels(*self.labels).observe(max(seconds, 0))
 
-    def events(self, outcome: str, count: int) -> None:
+    def events(self, outcome: Outcome, count: int) -> None:
         """Count events by outcome."""
         if count:
             self._counters["events"].labels(*self.labels, outcome).inc(count)
@@ -154,11 +206,11 @@ class Metrics:
         if entries:
             self._counters["reclaimed_entries"].labels(self.labels[0], stage).inc(entries)
 
-    def incident(self, kind: str, count: int = 1) -> None:
+    def incident(self, kind: Incident, count: int = 1) -> None:
         """Count something that should not happen."""
         self._counters["incidents"].labels(self.labels[0], kind).inc(count)
 
 
-def build_info() -> Sample:
-    """The sample that tells the version."""
-    return Sample("build_info", (VERSION, platform.python_version()), 1)
+def build_info(pipeline: str, kind: str) -> Sample:
+    """The sample that tells which program runs."""
+    return Sample("build_info", (pipeline, kind, VERSION, platform.python_version()), 1)

@@ -13,36 +13,60 @@ from shared.streams import Client
 from shared.streams.breaker import open_because
 from shared.streams.inspect import GroupState, figures, group_state, memory_ratio, stream_bytes
 from shared.topology import STAGES
+from shared.verdicts import WORDS, GroupVerdict, Observation, judge, recent
+
+#: Stage → what was observed of its group within the window.
+Seen = dict[str, list[Observation]]
 
 
 def start(client: Client, metrics: Metrics, seconds: float, stages: Sequence[str], pipeline: Pipeline) -> None:
     """Sample in a daemon thread every so often: the groups of ``stages``, and all there is for all of them."""
 
     def forever() -> None:
+        seen: Seen = {}
         while True:
-            metrics.gauges.replace(sample(client, stages, pipeline))
+            metrics.gauges.replace(sample(client, stages, pipeline, seen))
             time.sleep(seconds)
 
     threading.Thread(target=forever, name="sampler", daemon=True).start()
 
 
-def sample(client: Client, stages: Sequence[str], pipeline: Pipeline) -> list[Sample]:
-    """One sample; what cannot be asked for now is left out."""
+def sample(client: Client, stages: Sequence[str], pipeline: Pipeline, seen: Seen) -> list[Sample]:
+    """One sample; what cannot be asked for now is left out. What was ``seen`` before tells the rates."""
     samples: list[Sample] = []
     for stage in stages:
         with contextlib.suppress(BargelineError):
-            samples += _of_group(pipeline, group_state(client, stage))
-            stopped = open_because(client, stage) is not None
-            samples.append(Sample("breaker_open", (pipeline.name, stage), stopped))
+            newest = observe(client, stage)
+            seen[stage] = recent(seen.get(stage, ()), newest)
+            samples += _of_group(pipeline, newest.state)
+            samples += _of_verdict(pipeline.name, judge(seen[stage]))
+            samples.append(Sample("breaker_open", (pipeline.name, stage), newest.paused is not None))
     if set(stages) == set(STAGES):
         with contextlib.suppress(BargelineError):
             samples += _of_pipeline(client, pipeline)
     return samples
 
 
+def observe(client: Client, stage: str) -> Observation:
+    """Look at the group of a stage now. Raises GroupMissing."""
+    state = group_state(client, stage)
+    return Observation(time.monotonic(), state, open_because(client, stage))
+
+
+def _of_verdict(pipeline: str, found: GroupVerdict) -> Iterator[Sample]:
+    if found.out_per_second is None:
+        return  # One look does not tell.
+    for word in WORDS:
+        yield Sample("group_verdict", (pipeline, found.group, word), word == found.verdict)
+    if found.drain_seconds is not None:
+        yield Sample("group_drain_seconds", (pipeline, found.group), found.drain_seconds)
+
+
 def _of_group(pipeline: Pipeline, state: GroupState) -> Iterator[Sample]:
     group, stage = (pipeline.name, state.group), (pipeline.name, state.stage)
     values = {
+        "group_added_events": state.added_events,
+        "group_settled_events": state.settled_events,
         "group_lag_events": state.lag_events,
         "group_lag_entries": state.lag_entries,
         "group_lag_seconds": state.lag_seconds,

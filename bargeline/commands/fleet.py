@@ -1,6 +1,5 @@
 """Commands that start, watch and stop a fleet on this machine."""
 
-import dataclasses
 import json
 import shlex
 import sys
@@ -55,13 +54,24 @@ def down(delete_data: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(as_json: bool) -> None:
-    """Show every process of the fleet; exit with 1 if one does not run or is not ready."""
+    """Show every process of the fleet and how each group does.
+
+    Exit with 1 if a process does not run or is not ready, or if events wait and nothing is done. Where `bargeline up`
+    started no fleet, REDIS_URL and PIPELINE say which one to show.
+    """
+    from bargeline.fleet.status import remote_status
     from bargeline.fleet.status import status as read_status
+    from shared.pipeline import load_pipeline
     from shared.settings import load_settings
 
-    found = read_status(load_settings().var)
+    settings = load_settings()
+    found = read_status(settings.var)
+    if found.pipeline is None and (settings.redis_url or settings.redis_host):
+        found = remote_status(settings.var, settings.require_redis_url(), load_pipeline(settings.pipeline).name)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(found), "healthy": found.healthy}, indent=2))
+        import msgspec
+
+        click.echo(json.dumps({**msgspec.to_builtins(found), "healthy": found.healthy}, indent=2))
     else:
         _print_status(found)
     if not found.healthy:
@@ -131,17 +141,25 @@ def _counts(arguments: Iterable[str]) -> Mapping[str, int]:
 
 
 def _print_status(found: "FleetStatus") -> None:
+    from shared.text import printable
+
     if found.pipeline is None:
-        click.echo(f"There is no fleet in {found.var}. Start one with `bargeline up`.")
+        click.echo(f"There is no fleet in {found.var}. Start one with `bargeline up`, or set REDIS_URL to see another.")
         return
     running = f"supervisord runs as pid {found.supervisor_pid}" if found.supervisor_pid else "the fleet is down"
-    click.echo(f"pipeline {found.pipeline}: {running}, state in {found.var}\n")
-    click.echo(_table([_row(process) for process in (*found.servers, *found.workers)]))
+    where = "live workers as Redis knows them" if found.remote else f"{running}, state in {found.var}"
+    click.echo(f"pipeline {found.pipeline}: {where}\n")
+    rows = [_row(process) for process in (*found.servers, *found.workers)]
+    click.echo(_table(rows) if rows else "no worker is alive")
     for process in (*found.servers, *found.workers):
         if process.problem and found.supervisor_pid:
             click.echo(f"{process.name} is not ready: {process.problem}")
     if found.orphans:
         click.echo(f"left behind by an earlier supervisord: pids {', '.join(map(str, found.orphans))}")
+    if found.groups:
+        click.echo()
+    for group in found.groups:
+        click.echo(printable(f"{group.group}: {group.verdict}: {group.cause}"))
     if found.sources:
         click.echo("\n" + _table([_source(name, checkpoint) for name, checkpoint in found.sources.items()]))
 

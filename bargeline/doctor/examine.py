@@ -1,6 +1,5 @@
 """Every check, made one after another: what one server refuses, or one that is away, does not stop the others."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bargeline.doctor import access, books, clocks, servers, streams
 from bargeline.doctor.report import Check, Finding, Report, Verdict, conclude, unknown
+from bargeline.verdicts import group_verdicts
 from shared.accounting import balance
 from shared.database import Connection, reconnected, translated
 from shared.database import server as database_server
@@ -18,16 +18,12 @@ from shared.streams import Client, live_workers
 from shared.streams import server as redis_server
 from shared.streams.breaker import open_because
 from shared.streams.diagnose import Stream, Stuck, letters, stream, stuck, was_leased
-from shared.streams.inspect import GroupState, figures, group_state, ledger
+from shared.streams.inspect import GroupState, figures, group_state
 from shared.streams.keeper import due_retries, id_order, server_ms, smallest_open
 from shared.topology import GROUP_OF_STAGE, STAGES, Topology
 
 if TYPE_CHECKING:
     from shared.accounting import Figures
-
-#: How long a stage with old entries is watched for anything to be settled.
-WATCH_SECONDS = 3.0
-_WATCH_PAUSE_SECONDS = 0.2
 
 
 @dataclass
@@ -214,26 +210,8 @@ def _patience(patient: Patient, stage: str, name: str, state: str) -> tuple[floa
     return streams.DEAD_HOLDS_SECONDS + patient.foreign_idle_seconds, streams.dead_consumer
 
 
-def _stalls(patient: Patient) -> Verdict:
-    old = [one for one in patient.groups if one.lag_seconds is not None and one.lag_seconds >= streams.OLD_SECONDS]
-    began, before = time.monotonic(), ledger(patient.client)
-    settled = dict.fromkeys([one.stage for one in old], 0)
-    while not all(settled.values()) and time.monotonic() - began < WATCH_SECONDS:
-        time.sleep(_WATCH_PAUSE_SECONDS)
-        now = ledger(patient.client)
-        for stage in settled:
-            settled[stage] = sum(now.get(name, 0) - before.get(name, 0) for name in _settlements(stage))
-    watched = time.monotonic() - began
-    return streams.stalls(
-        [
-            streams.Progress(one.stage, one.unsettled_events, one.lag_seconds, watched, settled.get(one.stage, 0))
-            for one in patient.groups
-        ]
-    )
-
-
-def _settlements(stage: str) -> tuple[str, str]:
-    return f"{stage}.settled", f"{stage}.foreign"
+def _progress(patient: Patient) -> Verdict:
+    return streams.progress(group_verdicts(patient.client))
 
 
 def _dead_letters(patient: Patient) -> Verdict:
@@ -285,7 +263,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Patient], Verdict]], ...] = (
     ("redis", "trimming", _trimming),
     ("redis", "workers", _workers),
     ("redis", "consumers", _consumers),
-    ("redis", "progress", _stalls),
+    ("redis", "progress", _progress),
     ("redis", "breakers", _breakers),
     ("redis", "high water", _high_water),
     ("redis", "retries", _retries),

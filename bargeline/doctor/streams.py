@@ -2,12 +2,12 @@
 
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from bargeline.doctor.report import Finding, Verdict
 from shared.streams.diagnose import Group, Stream, Stuck
 from shared.streams.keeper import id_order
 from shared.topology import GROUP_OF_STAGE
+from shared.verdicts import GroupVerdict
 
 #: A lease lapses after 10 s and the janitor sweeps every second: what a consumer that is gone still holds then,
 #: nobody reclaims.
@@ -15,20 +15,6 @@ DEAD_HOLDS_SECONDS = 30
 #: A living worker settles a batch within seconds; user code has 30 s for one event, and PostgreSQL's longest waits
 #: are answered by holding, which counts as a new delivery.
 LIVE_HOLDS_SECONDS = 300
-#: An entry that waited for so long is late for any pipeline, but a backlog that drains has such ones too: it is a
-#: finding where nothing was settled while doctor watched.
-OLD_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A stage as it was watched for a while: age of its oldest unsettled entry, and events settled meanwhile."""
-
-    stage: str
-    unsettled_events: int
-    oldest_seconds: float | None
-    watched_seconds: float
-    settled_events: int
 
 
 def missing_groups(streams: Sequence[Stream]) -> Verdict:
@@ -160,33 +146,34 @@ def _figures(held: Stuck) -> dict[str, object]:
     }
 
 
-def stalls(stages: Sequence[Progress]) -> Verdict:
-    """Whether a stage with old unsettled entries settles anything."""
-    found = []
-    for one in stages:
-        if one.oldest_seconds is None or one.oldest_seconds < OLD_SECONDS or one.settled_events:
-            continue
-        found.append(
-            Finding(
-                "stalled",
-                "error",
-                f"The oldest unsettled entry of {one.stage} is {one.oldest_seconds:,.0f} s old, and nothing was "
-                f"settled in the {one.watched_seconds:.0f} s that doctor watched.",
-                f"{one.unsettled_events:,} events wait. A lag in entries can look well during a stall; age cannot.",
-                f"Look at the log of the {GROUP_OF_STAGE[one.stage]} workers; its /readyz says what it waits for.",
-                {
-                    "stage": one.stage,
-                    "oldest_seconds": one.oldest_seconds,
-                    "unsettled_events": one.unsettled_events,
-                },
-            )
-        )
-    ages = ", ".join(f"{one.stage} {_age(one)}" for one in stages)
-    return Verdict(f"oldest unsettled: {ages}" if stages else "no stream yet", found)
+def progress(verdicts: Sequence[GroupVerdict]) -> Verdict:
+    """Whether each group settles what waits for it; one without workers or with an open breaker has its own check."""
+    found = [_late(one) for one in verdicts if one.verdict in ("slow", "stalled")]
+    return Verdict("; ".join(f"{one.group} {one.verdict}: {one.cause}" for one in verdicts) or "no stream yet", found)
 
 
-def _age(one: Progress) -> str:
-    return "unknown" if one.oldest_seconds is None else f"{one.oldest_seconds:,.0f} s"
+def _late(one: GroupVerdict) -> Finding:
+    stalled = one.verdict == "stalled"
+    return Finding(
+        one.verdict,
+        "error" if stalled else "warning",
+        f"Group {one.group} is {one.verdict}: {one.cause}.",
+        "Nothing was settled while doctor watched. A lag in entries can look well during a stall; age cannot."
+        if stalled
+        else "Events reach their table late; when the stage is full, ingest waits.",
+        f"Look at the log of the {one.group} workers; its /readyz says what it waits for."
+        if stalled
+        else f"If it does not drain by itself, start more {one.group} workers, or see what makes them slow.",
+        {
+            "stage": one.stage,
+            "oldest_seconds": one.oldest_seconds,
+            "unsettled_events": one.unsettled_events,
+            "in_per_second": one.in_per_second,
+            "out_per_second": one.out_per_second,
+            "drain_seconds": one.drain_seconds,
+            "consumer": one.consumer,
+        },
+    )
 
 
 def _command(*words: str) -> str:

@@ -1,11 +1,13 @@
-"""What Redis knows of a fleet: the leases of its workers and the checkpoints of its sources."""
+"""What Redis knows of a fleet: the leases of its workers, how its groups do, the checkpoints of its sources."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bargeline.verdicts import group_verdicts
 from shared.streams import Client, Lease, check_server, checkpoints, live_workers
 from shared.topology import Topology
+from shared.verdicts import GroupVerdict
 
 
 def check_redis(redis_url: str, pipeline: str) -> str:
@@ -24,6 +26,12 @@ def read_checkpoints(redis_url: str, pipeline: str) -> dict[str, dict[str, Any]]
     """Checkpoints of a pipeline by source."""
     with _client(redis_url, pipeline) as client:
         return checkpoints(client)
+
+
+def read_verdicts(redis_url: str, pipeline: str) -> list[GroupVerdict]:
+    """How each group of a pipeline does; takes up to some seconds where events wait."""
+    with _client(redis_url, pipeline) as client:
+        return group_verdicts(client)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What the fleet is doing now."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bargeline.embedded.ports import LOOPBACK
 from bargeline.embedded.servers import ENGINES, remembered_urls
 from bargeline.embedded.state import read_state
-from bargeline.fleet.leases import read_checkpoints
+from bargeline.fleet.leases import read_checkpoints, read_leases, read_verdicts
 from bargeline.fleet.orphans import find_orphans
 from bargeline.fleet.paths import paths_of
 from bargeline.fleet.plan import Plan, read_plan
@@ -18,6 +18,8 @@ from bargeline.fleet.readiness import leases_or_reason, server_answers, worker_r
 from bargeline.fleet.rpc import ProcessState, Supervisor
 from shared.errors import BargelineError
 from shared.streams import Lease
+from shared.topology import KINDS
+from shared.verdicts import GroupVerdict
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,52 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class FleetStatus:
-    """The whole fleet; ``sources`` maps each source to its checkpoint."""
+    """The whole fleet; ``sources`` maps each source to its checkpoint.
+
+    One that was not started by `bargeline up` on this machine is ``remote``: its workers are those that hold a lease.
+    """
 
     var: str
     pipeline: str | None
-    supervisor_pid: int | None
-    servers: tuple[ProcessStatus, ...]
-    workers: tuple[ProcessStatus, ...]
-    orphans: tuple[int, ...]
-    sources: dict[str, dict[str, Any]]
+    supervisor_pid: int | None = None
+    servers: tuple[ProcessStatus, ...] = ()
+    workers: tuple[ProcessStatus, ...] = ()
+    orphans: tuple[int, ...] = ()
+    groups: tuple[GroupVerdict, ...] = ()
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remote: bool = False
 
     @property
     def healthy(self) -> bool:
-        """Whether everything that should run runs and is ready."""
+        """Whether everything that should run runs and is ready, and no group stands still with work before it."""
+        if not self.remote and self.supervisor_pid is None:
+            return False
         all_ready = all(process.ready for process in (*self.servers, *self.workers))
-        return self.supervisor_pid is not None and all_ready and not self.orphans
+        return all_ready and not self.orphans and not any(group.is_finding for group in self.groups)
+
+
+def remote_status(var: Path, redis_url: str, pipeline: str) -> FleetStatus:
+    """Status of a fleet that something else supervises, as far as Redis knows it. Raises TransientError."""
+    workers = (
+        ProcessStatus(lease.name, lease.kind, "LIVE", lease.pid, None, True, None, lease.name, lease.metrics)
+        for lease in read_leases(redis_url, pipeline).values()
+    )
+    return FleetStatus(
+        str(var),
+        pipeline,
+        workers=tuple(sorted(workers, key=lambda one: (KINDS.index(one.kind), one.name))),
+        groups=tuple(read_verdicts(redis_url, pipeline)),
+        sources=_sources(redis_url, pipeline),
+        remote=True,
+    )
 
 
 def status(var: Path) -> FleetStatus:
-    """Status of the fleet in ``var``, running or not."""
+    """Status of the fleet in ``var``, running or not; its pipeline is None where there is none."""
     paths = paths_of(var)
     plan = read_plan(paths)
     if plan is None:
-        return FleetStatus(str(var), None, None, (), (), (), {})
+        return FleetStatus(str(var), None)
     supervisor = Supervisor(paths.socket)
     pid = supervisor.pid()
     processes = supervisor.processes() if pid is not None else {}
@@ -73,6 +98,7 @@ def status(var: Path) -> FleetStatus:
         servers=tuple(_server(name, plan, var, processes) for name in ENGINES),
         workers=tuple(_worker(name, processes.get(name), plan.consumer(name), leases) for name in plan.workers),
         orphans=tuple(orphan.process.pid for orphan in find_orphans(paths, pid)),
+        groups=() if redis_down else _groups(redis_url, plan.pipeline),
         sources={} if redis_down else _sources(redis_url, plan.pipeline),
     )
 
@@ -132,6 +158,13 @@ def _process(process: ProcessState | None) -> _Process:
         return {"state": "DOWN", "pid": None, "uptime_seconds": None}
     uptime = process.now - process.started if process.pid else None
     return {"state": process.state, "pid": process.pid or None, "uptime_seconds": uptime}
+
+
+def _groups(redis_url: str, pipeline: str) -> tuple[GroupVerdict, ...]:
+    try:
+        return tuple(read_verdicts(redis_url, pipeline))
+    except BargelineError:
+        return ()
 
 
 def _sources(redis_url: str, pipeline: str) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Reading the state of a partition: figures of the law, groups, consumers, checkpoints."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,19 +30,27 @@ class ConsumerState(msgspec.Struct, frozen=True):
 class GroupState(msgspec.Struct, frozen=True):
     """One group: lag is what no consumer has yet, pending what one has in hand.
 
-    ``lag_seconds`` is the age of the oldest unsettled entry; None is unknown, never 0.
+    ``added_events`` and ``settled_events`` count from the beginning of the epoch. ``lag_seconds`` is the age of the
+    oldest unsettled entry; None is unknown, never 0. ``workers`` hold a lease, whether they have read or not.
     """
 
     stage: str
     group: str
     stream_entries: int
-    unsettled_events: int
+    added_events: int
+    settled_events: int
     lag_events: int | None
     lag_entries: int | None
     lag_seconds: float | None
     pending_entries: int
     pending_events: int | None
+    workers: list[str]
     consumers: list[ConsumerState]
+
+    @property
+    def unsettled_events(self) -> int:
+        """Events that are undelivered or in hand."""
+        return self.added_events - self.settled_events
 
 
 def figures(client: Client) -> Figures:
@@ -115,31 +123,41 @@ def group_state(client: Client, stage: str) -> GroupState:
     """Lag, pending and consumers of the group of a stage. Raises GroupMissing."""
     names, group = client.topology, GROUP_OF_STAGE[stage]
     stream = names.stream(stage)
-    state = pairs(client.call("XINFO", "STREAM", stream))
-    groups = {found[b"name"]: found for found in map(pairs, client.call("XINFO", "GROUPS", stream))}
-    own = groups.get(group.encode())
+    counted = [f"{stage}.{name}" for name in ("added", "settled", "entries", "foreign")]
+    # At one moment: the count of foreign entries is a difference, and must not waver.
+    state, groups, counters, open_entries = _atomically(
+        client,
+        ("XINFO", "STREAM", stream),
+        ("XINFO", "GROUPS", stream),
+        ("HMGET", names.ledger, *counted),
+        ("HLEN", names.open(stage)),
+    )
+    own = next((found for found in map(pairs, groups or []) if found[b"name"] == group.encode()), None)
     if own is None:
         raise GroupMissing(f"Group {group} of {stream} is missing.")
     pending = int(own[b"pending"])
-    counters = ledger(client)
-    open_events = counters.get(f"{stage}.added", 0) - counters.get(f"{stage}.settled", 0)
-    open_entries = int(client.call("HLEN", names.open(stage)))
-    foreign = state[b"entries-added"] - counters.get(f"{stage}.entries", 0) - counters.get(f"{stage}.foreign", 0)
+    added, settled, entries_of_ours, foreign_settled = (int(count or 0) for count in counters)
+    foreign_added = _entries_added(state) - entries_of_ours
+    foreign = foreign_added - foreign_settled
+    unsettled = added - settled + foreign
     pending_events, pending_foreign = _pending(client, stage, pending)
     pending_ours = pending - (pending_foreign or 0)
+    workers = [lease.name for lease in live_workers(client) if lease.group == group]
     return GroupState(
         stage=stage,
         group=group,
-        stream_entries=int(state[b"length"]),
-        unsettled_events=open_events + foreign,
-        lag_events=None if pending_events is None else max(open_events + foreign - pending_events, 0),
+        stream_entries=int(pairs(state)[b"length"]),
+        added_events=added + foreign_added,
+        settled_events=settled + foreign_settled,
+        lag_events=None if pending_events is None else max(unsettled - pending_events, 0),
         lag_entries=None
         if pending_foreign is None
         else max(open_entries + foreign - pending_ours - pending_foreign, 0),
         lag_seconds=_age_of_oldest(client, stage, own[b"last-delivered-id"].decode()),
         pending_entries=pending,
         pending_events=pending_events,
-        consumers=_consumers(client, stream, group),
+        workers=workers,
+        consumers=_consumers(client, stream, group, workers),
     )
 
 
@@ -193,8 +211,7 @@ def _age_of_oldest(client: Client, stage: str, last_delivered: str) -> float | N
     return float(max(int(seconds) + int(microseconds) / 1e6 - oldest_ms / 1000, 0.0))
 
 
-def _consumers(client: Client, stream: str, group: str) -> list[ConsumerState]:
-    live = {lease.name for lease in live_workers(client) if lease.group == group}
+def _consumers(client: Client, stream: str, group: str, live: Sequence[str]) -> list[ConsumerState]:
     states = []
     for consumer in map(pairs, client.call("XINFO", "CONSUMERS", stream, group)):
         name = consumer[b"name"].decode(errors="replace")

@@ -12,13 +12,15 @@ import redis
 
 from bargeline.doctor import books, examine, streams
 from bargeline.embedded import throwaway
+from shared import verdicts
 from shared.accounting import balance
 from shared.database import migrate
 from shared.entries import Entry
 from shared.pipeline import Pipeline, load_pipeline
+from shared.sampling import observe
 from shared.streams import Client, Outcome, ensure_group
 from shared.streams.breaker import close_breaker, open_breaker
-from shared.streams.inspect import figures, ledger
+from shared.streams.inspect import figures
 from shared.topology import GROUP_OF_STAGE, Topology
 from tests import workers
 from tests.conftest import _database, _namespace
@@ -394,22 +396,25 @@ def test_a_consumer_that_lives_and_makes_no_progress(client: Client, look: Calla
 def test_old_entries_while_nothing_is_settled(
     client: Client, look: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine, "WATCH_SECONDS", 0.3)
     seconds: Any = client.call("TIME")
-    old = f"{(int(seconds[0]) - streams.OLD_SECONDS - 5) * 1000}-0"
-    client.call("XADD", client.topology.stream("raw"), old, "n", 1)
-    found = look()
-    assert found["stalled"]["figures"]["unsettled_events"] == 1
-    assert found["stalled"]["figures"]["oldest_seconds"] > streams.OLD_SECONDS
-    asked = 0
+    old = (int(seconds[0]) - verdicts.OLD_SECONDS - 5) * 1000
+    for number in range(2):
+        client.call("XADD", client.topology.stream("raw"), f"{old}-{number + 1}", "n", 1)
+    assert look().keys() == {"no_worker"}, "without a worker it is stopped, not stalled"
+    lease = protocol.hold_lease(client, "raw", "one")
+    figures = look()["stalled"]["figures"]
+    assert (figures["unsettled_events"], figures["out_per_second"]) == (2, 0)
+    assert figures["oldest_seconds"] > verdicts.OLD_SECONDS
+    (first, _) = protocol.read(client)
 
-    def settling(asking: Client) -> dict[str, int]:
-        nonlocal asked
-        asked += 1
-        return ledger(asking) | {"raw.settled": asked}
+    def settling(asking: Client, stage: str) -> verdicts.Observation:
+        seen = observe(asking, stage)
+        protocol.settle_raw(client, protocol.mapped(first))
+        return seen
 
-    monkeypatch.setattr(examine, "ledger", settling)
-    assert "stalled" not in look()
+    monkeypatch.setattr("bargeline.verdicts.observe", settling)
+    assert look().keys() == {"slow", "no_worker"}, "late, but something is settled while doctor watches"
+    lease.release()
 
 
 def test_retries_that_nobody_moves(client: Client, look: Callable[..., Findings]) -> None:
@@ -482,4 +487,4 @@ def test_a_finding_that_is_known_can_be_ignored(own_redis: str, database: str, f
         connection.execute("ALTER TABLE clicks SET UNLOGGED")
     assert workers.bargeline("doctor", **given).code == 1
     ran = workers.bargeline("doctor", "--ignore", "table_unlogged", **given)
-    assert (ran.code, "warning" in ran.out) == (0, False)
+    assert (ran.code, "warning" in ran.out) == (0, False), ran.out

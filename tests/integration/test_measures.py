@@ -62,11 +62,11 @@ def test_lag_of_a_group_that_was_made_anew_leaves_out_what_is_settled(client: Cl
 
 def test_what_is_unknown_is_absent_and_not_0(client: Client) -> None:
     pipeline = load_pipeline("clickstream")
-    known = {one.name for one in sample(client, STAGES, pipeline)}
+    known = {one.name for one in sample(client, STAGES, pipeline, {})}
     assert {"group_lag_events", "group_pending_events", "group_lag_seconds"} <= known
     for stage in STAGES:
         client.call("DEL", client.topology.stream(stage))
-    assert not {one.name for one in sample(client, STAGES, pipeline)} & {"group_lag_events", "group_pending_events"}
+    assert not {one.name for one in sample(client, STAGES, pipeline, {})} & {"group_lag_events", "group_pending_events"}
     for stage, group in (("raw", "transform"), ("clean", "loader")):
         ensure_group(client, stage, group)
 

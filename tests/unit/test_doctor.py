@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import shared.streams
-from bargeline.doctor import clocks, servers, streams
+from bargeline.doctor import clocks, servers
 from bargeline.doctor.report import Finding, Report, Verdict, conclude, text, unknown
 from shared.database.server import DatabaseFacts
 from shared.streams.server import Clock, ServerFacts, version_of, worker_commands
@@ -109,12 +109,6 @@ def test_clocks_that_differ_are_named_in_the_right_order() -> None:
 
 def test_a_slow_answer_hides_a_skew_that_it_could_explain() -> None:
     assert not clocks.skew("Redis", {"Redis": Clock(1.5, 0.6)}).findings
-
-
-@pytest.mark.parametrize(("age", "settled", "stalled"), [(61, 0, True), (61, 1, False), (59, 0, False)])
-def test_an_old_backlog_is_a_stall_only_while_nothing_is_settled(age: int, settled: int, stalled: bool) -> None:
-    verdict = streams.stalls([streams.Progress("raw", 7, float(age), 3.0, settled)])
-    assert bool(verdict.findings) is stalled
 
 
 def test_a_check_that_could_not_be_made_is_said_so_and_names_of_strangers_stay_on_their_line() -> None:
