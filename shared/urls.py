@@ -2,9 +2,10 @@
 
 import re
 
+_SCHEME = re.compile(r"[a-z+]*:/+", re.IGNORECASE)
 #: Up to the last @: a password in which somebody forgot to escape one is hidden as well, and so is one of a URL
 #: whose beginning is wrong.
-_AFTER_USER = re.compile(r"^((?:[a-z+]*:/+)?+[^:@/]*):.*@", re.DOTALL | re.IGNORECASE)
+_AFTER_USER = re.compile(r"^([^:@/]*):.*@", re.DOTALL)
 #: As a parameter of a URL, or in a list such as `host=x password=y`: of the server, or of the key of TLS.
 _AS_PARAMETER = re.compile(r"((?:^|[?&\s])(?:ssl_?)?password\s*=\s*)(?:'[^']*'|[^&\s]*)", re.IGNORECASE)
 ESCAPE_HINT = "Special characters of a password are written as %2F (/), %40 (@), %3A (:), %23 (#) and %25 (%)."
@@ -12,7 +13,10 @@ ESCAPE_HINT = "Special characters of a password are written as %2F (/), %40 (@),
 
 def without_password(url: str) -> str:
     """The URL with *** for its password."""
-    return _AS_PARAMETER.sub(r"\1***", _AFTER_USER.sub(r"\1:***@", url))
+    # Not one expression with a possessive group: Python 3.11.2 matches that wrongly.
+    found = _SCHEME.match(url)
+    scheme = found[0] if found else ""
+    return scheme + _AS_PARAMETER.sub(r"\1***", _AFTER_USER.sub(r"\1:***@", url.removeprefix(scheme)))
 
 
 def is_ambiguous(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ _given = pytest.StashKey[Mapping[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what the environment gives for the servers, and let nothing of it reach the tests."""
+    # Started in the background a shell has Ctrl-C ignored, which every command that a test starts would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ours = {name for name in os.environ if name in VARIABLES or name.startswith((*OWN_PREFIXES, *SHARED_PREFIXES))}
     config.stash[_given] = {name: os.environ.pop(name) for name in ours}
 
