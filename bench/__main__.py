@@ -3,12 +3,15 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from bench import fleet, floor, machine, naive, report
+from bench import fleet, floor, machine, naive, report, rolling
 from bench.ground import Ground, ground, reset, rows, server_versions
 from bench.processes import Measured
+
+#: Workers of a kind in the rolling restarts: with one of each, nothing is loaded while it is away.
+ROLLING_WORKERS = (1, 2)
 
 
 def main() -> int:
@@ -20,7 +23,7 @@ def main() -> int:
     # A terminated benchmark ends its processes like an interrupted one.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
-        result = _measure(options.events, options.naive_events, options.rounds)
+        result = _measure(options.events, options.naive_events, options.rounds, ROLLING_WORKERS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -38,8 +41,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(events: int, naive_events: int, rounds: int) -> report.Result:
-    runs = []
+def _measure(events: int, naive_events: int, rounds: int, rolling_workers: Sequence[int]) -> report.Result:
+    runs, restarts = [], []
     with ground(events) as place:
         contenders: dict[str, tuple[int, Callable[[], Measured]]] = {
             "floor": (events, lambda: floor.measure(place)),
@@ -51,12 +54,18 @@ def _measure(events: int, naive_events: int, rounds: int) -> report.Result:
                 runs.append(_run(place, name, count, measure))
                 rate = runs[-1].events / runs[-1].seconds
                 print(f"round {number}/{rounds}: {name} {rate:,.0f} events/s", file=sys.stderr)
+        for workers in rolling_workers:
+            reset(place)
+            restarts.append(rolling.measure(place, workers))
+            seconds = restarts[-1].longest_pause_seconds
+            print(f"rolling restart, {workers} of a kind: longest pause {seconds:.2f} s", file=sys.stderr)
         return report.Result(
             at=datetime.now(UTC),
             machine=machine.describe(),
             servers=server_versions(place),
             event_bytes=round(place.clicks.stat().st_size / events),
             runs=runs,
+            rolling=restarts,
         )
 
 

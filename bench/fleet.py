@@ -3,6 +3,7 @@
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,12 +27,21 @@ def measure(ground: Ground) -> Measured:
     arrived = inbox / ground.clicks.name
     with ExitStack() as stack:
         logs = {kind: ground.folder / f"{kind}.log" for kind in KINDS}
+        source = {
+            "INGEST_PATH": str(inbox / "*.ndjson"),
+            "INGEST_WATCH": "true",
+            "INGEST_WATCH_SECONDS": str(_WATCH_SECONDS),
+        }
         workers = {
-            kind: stack.enter_context(python(f"workers.{kind}", environment=_environment(ground, kind, inbox), log=log))
-            for kind, log in logs.items()
+            kind: stack.enter_context(
+                python(
+                    f"workers.{kind}", environment=worker_environment(ground, f"bench-{kind}", source), log=logs[kind]
+                )
+            )
+            for kind in KINDS
         }
         stack.callback(arrived.unlink, missing_ok=True)
-        poll(lambda: _all_ready(ground, workers, logs), READY_SECONDS, "all workers ready")
+        poll(lambda: all_ready(ground, workers, logs), READY_SECONDS, "all workers ready")
         connection = stack.enter_context(connect(ground.database_url, "bench"))
         connection.autocommit = True
         stream = Topology(PIPELINE).stream("clean")
@@ -41,7 +51,8 @@ def measure(ground: Ground) -> Measured:
         return measured()
 
 
-def _environment(ground: Ground, kind: str, inbox: Path) -> dict[str, str]:
+def worker_environment(ground: Ground, consumer: str, source: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a worker: the ground's servers, a name, what ingest reads, and nothing of ours from outside."""
     ours = (*OWN_PREFIXES, *SHARED_PREFIXES)
     inherited = {
         name: value for name, value in os.environ.items() if name not in VARIABLES and not name.startswith(ours)
@@ -50,16 +61,15 @@ def _environment(ground: Ground, kind: str, inbox: Path) -> dict[str, str]:
         "REDIS_URL": ground.redis_url,
         "DATABASE_URL": ground.database_url,
         "PIPELINE": PIPELINE,
-        "CONSUMER_NAME": f"bench-{kind}",
-        "INGEST_PATH": str(inbox / "*.ndjson"),
-        "INGEST_WATCH": "true",
-        "INGEST_WATCH_SECONDS": str(_WATCH_SECONDS),
+        "CONSUMER_NAME": consumer,
+        **source,
         "LOG_LEVEL": "warning",
         "BARGELINE_VAR": str(ground.folder / "var"),
     }
 
 
-def _all_ready(ground: Ground, workers: dict[str, Process], logs: dict[str, Path]) -> bool:
+def all_ready(ground: Ground, workers: Mapping[str, Process], logs: Mapping[str, Path]) -> bool:
+    """Whether each worker holds its lease and says that it is ready; raises RuntimeError when one ended."""
     for kind, process in workers.items():
         if process.poll() is not None:
             raise_ended(process, logs[kind])

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from bench.rolling import EVENTS_PER_SECOND, Rolling
+
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -31,6 +33,7 @@ class Result(msgspec.Struct, frozen=True):
     servers: dict[str, str]
     event_bytes: int
     runs: list[Run]
+    rolling: list[Rolling]
 
 
 def save(result: Result) -> Path:
@@ -61,7 +64,19 @@ def markdown(result: Result) -> str:
         spread = f"{_figure(rates[name])} ({_figure(min(measured))}-{_figure(max(measured))})"
         figures = (rates[name] / rates["floor"], rates[name] / rates["naive"], _cpu(result.runs, name))
         lines.append(f"| {title} | {spread} | {' | '.join(map(_figure, figures))} |")
-    return "\n".join([*lines, "", _footnote(result)])
+    return "\n".join([*lines, "", _footnote(result), "", *_rolling(result.rolling)])
+
+
+def _rolling(restarts: Sequence[Rolling]) -> list[str]:
+    lines = [
+        f"| rolling restart at {EVENTS_PER_SECOND:,} events/s | restarts | longest pause | without restarts |",
+        "|---|--:|--:|--:|",
+    ]
+    for one in restarts:
+        kinds = "one of each kind" if one.workers == 1 else f"{one.workers} of each kind, one janitor"
+        pauses = f"{_figure(one.longest_pause_seconds)} s | {_figure(one.calm_pause_seconds)} s"
+        lines.append(f"| {kinds} | {one.restarts} | {pauses} |")
+    return lines
 
 
 def write_readme(table: str, readme: Path = README) -> None:

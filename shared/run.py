@@ -55,6 +55,8 @@ class Runtime:
         self.stopped_at: float | None = None
         self.lease: HeldLease | None = None
         self.instance = ""
+        #: Whether the step's own connections and checks are done.
+        self.prepared = False
         self.waiting_for: str | None = None
         self.pressure = False
         #: Why the stage has stopped consuming (the dead-letter breaker).
@@ -149,6 +151,8 @@ class Runtime:
         """Why this worker is not ready, or None."""
         if self.lease is None:
             return f"waiting for Redis or for the lease of {self.name}"
+        if not self.prepared and self.waiting_for is None:
+            return "starting"
         if self.waiting_for is not None:
             return self.waiting_for
         if self.paused is not None:
@@ -211,7 +215,9 @@ def _run(
         if not _take_lease(runtime, address):
             return 0
         sampling.start(runtime.new_client(), runtime.metrics, settings.sample_seconds, sampled_stages, runtime.pipeline)
-        _loop(runtime, start(runtime))
+        step = start(runtime)
+        runtime.prepared = True
+        _loop(runtime, step)
     except Stopped:
         log.info("stopped", action="stop")
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import END, START, Result, Run, markdown, write_readme
+from bench.rolling import Rolling
 
 MACHINE = {"cores": 2, "cpu": "a CPU", "memory_gib": 4, "system": "Linux x86_64", "python": "3.11.0", "fsync_ms": 0.5}
 
@@ -25,6 +26,7 @@ def _result() -> Result:
             *_runs("fleet", 100_000, 2, 1.9, 9),
             *_runs("naive", 1_000, 1, 1, 1),
         ],
+        rolling=[Rolling(1, 4, 9_000, 0.0123, 1.256), Rolling(2, 7, 9_000, 0.0123, 0.1)],
     )
 
 
@@ -35,8 +37,14 @@ def test_medians_spread_and_ratios() -> None:
     assert rows[4] == "| naive loop | 1,000 (1,000-1,000) | 0.01 | 1 | 2,000 |"
 
 
+def test_rolling_restarts() -> None:
+    rows = markdown(_result()).splitlines()
+    assert rows[-2] == "| one of each kind | 4 | 1.26 s | 0.0123 s |"
+    assert rows[-1] == "| 2 of each kind, one janitor | 7 | 0.1 s | 0.0123 s |"
+
+
 def test_the_footnote_names_what_it_was_measured_on() -> None:
-    footnote = markdown(_result()).splitlines()[-1]
+    (footnote,) = [line for line in markdown(_result()).splitlines() if line.startswith("Medians")]
     assert footnote.startswith("Medians of 3 interleaved rounds, 2026-01-02: 2 cores (a CPU), 4 GiB")
     assert "Valkey 9.1.2, PostgreSQL 18.6" in footnote
 
