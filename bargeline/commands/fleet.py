@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,14 +121,21 @@ def logs(name: str | None, follow: bool, lines: int) -> None:
 
 @click.command()
 def env() -> None:
-    """Print REDIS_URL and DATABASE_URL for a shell: eval "$(bargeline env)"."""
+    """Print REDIS_URL and DATABASE_URL for a shell: eval "$(bargeline env)".
+
+    With the embedded PostgreSQL also POSTGRES_TOOLS, the folder of its psql and pg_dump.
+    """
+    from bargeline.embedded.servers import prepare, remembered_urls
     from bargeline.fleet import control
     from shared.settings import load_settings
 
-    urls = control.urls(load_settings())
-    for name, value in urls.items():
+    settings = load_settings()
+    variables = control.urls(settings)
+    if variables["DATABASE_URL"] == remembered_urls(settings.var)[1]:
+        variables["POSTGRES_TOOLS"] = str(Path(str(prepare(settings.var, ["postgres"]).psql)).parent)
+    for name, value in variables.items():
         click.echo(f"{name}={shlex.quote(value)}")
-    click.echo(f"export {' '.join(urls)}")
+    click.echo(f"export {' '.join(variables)}")
 
 
 def _counts(arguments: Iterable[str]) -> Mapping[str, int]:

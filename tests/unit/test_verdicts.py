@@ -11,6 +11,7 @@ def _seen(
     added: int,
     settled: int,
     oldest: float | None = 0,
+    *,
     workers: tuple[str, ...] = ("one",),
     holders: tuple[ConsumerState, ...] = (),
     paused: str | None = None,
