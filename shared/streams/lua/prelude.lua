@@ -103,12 +103,16 @@ local function named(reply)
   return fields
 end
 
+-- The format that entries are written in, and those that are read; the same as in shared/entries.py.
+local VERSION = '1'
+local READABLE = { ['1'] = true }
+
 -- A foreign entry may have fields named like some of ours (`k`, `v`). The same rule as in shared/entries.py.
 local function is_foreign(reply)
   local fields = named(reply)
   local function whole(text) return text and #text <= 5 and text:match('^[1-9]%d*$') end
   local codec = fields['c'] or 'json'
-  return not (fields['v'] == '1' and whole(fields['n']) and tonumber(fields['n']) <= 500 and fields['d']
+  return not (fields['v'] and READABLE[fields['v']] and whole(fields['n']) and tonumber(fields['n']) <= 500 and fields['d']
     and (codec == 'json' or codec == 'zstd'))
 end
 

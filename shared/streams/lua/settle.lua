@@ -25,7 +25,7 @@ local pending = { events = 0, bytes = 0, parts = {} }
 local function flush()
   if pending.events == 0 then return end
   add('clean', pending.events, {
-    'v', '1', 'n', pending.events, 'c', codec, 'd', table.concat(pending.parts), 't', pending.accepted_ms })
+    'v', VERSION, 'n', pending.events, 'c', codec, 'd', table.concat(pending.parts), 't', pending.accepted_ms })
   pending = { events = 0, bytes = 0, parts = {} }
 end
 local function output(events, bytes, accepted_ms)
