@@ -7,7 +7,7 @@ import pytest
 
 from shared.generate import write_clicks
 from shared.pipeline import load_pipeline
-from shared.sampling import sample
+from shared.sampling import Seen, sample
 from shared.streams import Client, ensure_group
 from shared.streams.client import pairs
 from shared.streams.inspect import GroupState, group_state
@@ -124,3 +124,29 @@ def test_a_clock_that_jumped_back_stalls_ids_and_nothing_else(given: dict[str, A
         assert seconds
         assert all(float(line.rpartition(" ")[2]) >= 0 for line in seconds)
     assert protocol.assert_law(client).dead == 1, "the foreign one is no click"
+
+
+def test_the_verdict_is_known_from_the_second_look_on(client: Client) -> None:
+    pipeline, seen = load_pipeline("clickstream"), Seen()
+    protocol.added(client, 1, 2, 3)
+
+    def looked() -> dict[tuple[str, ...], float]:
+        return {(one.name, *one.labels[1:]): one.value for one in sample(client, ["raw"], pipeline, seen)}
+
+    def verdict(figures: dict[tuple[str, ...], float]) -> list[str]:
+        return [name[2] for name, value in figures.items() if name[0] == "group_verdict" and value]
+
+    assert verdict(looked()) == [], "one look tells no rate"
+    assert verdict(looked()) == ["stopped"], "no worker holds a lease"
+    lease = protocol.hold_lease(client, "raw", "one")
+    first = looked()
+    assert verdict(first) == ["ok"]
+    assert ("group_drain_seconds", "transform") not in first, "nothing is settled: it is not known to drain"
+    assert len([name for name in first if name[0] == "group_verdict"]) == 4
+    protocol.settle_raw(client, *[protocol.mapped(entry) for entry in read(client)])
+    protocol.added(client, 4)
+    client.call("XADD", client.topology.stream("raw"), "*", "foreign", "1")
+    then = looked()
+    assert (then["group_added_events", "transform"], then["group_settled_events", "transform"]) == (5, 3)
+    assert then["group_drain_seconds", "transform"] > 0
+    lease.release()
