@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from shared.version import VERSION
 
 #: Command → where it lives and what `--help` says of it, so that listing them imports none.
 COMMANDS = {
+    "init": ("bargeline.commands.init", "Make a pipeline folder out of a sample of your events."),
     "demo": ("bargeline.commands.demo", "Start a fleet, load 200,000 clicks through it, and show the result."),
     "up": ("bargeline.commands.fleet", "Start the fleet, or bring a running one in line."),
     "down": ("bargeline.commands.fleet", "Drain and stop the fleet; the data stays."),
@@ -20,6 +22,8 @@ COMMANDS = {
     "scale": ("bargeline.commands.fleet", "Change the number of workers of a kind: scale transform=4."),
     "logs": ("bargeline.commands.fleet", "Show the logs of the fleet."),
     "env": ("bargeline.commands.fleet", "Print REDIS_URL and DATABASE_URL for a shell to eval."),
+    "supervisor": ("bargeline.commands.supervisor", "Write the configuration of a supervisord of your own."),
+    "pipeline": ("bargeline.commands.pipeline", "Check a pipeline folder, line by line, and against the database."),
     "migrate": ("bargeline.commands.migrate", "Apply the migrations that are missing."),
     "ingest": ("bargeline.commands.ingest", "Carry files into the running fleet, with a progress bar."),
     "tail": ("bargeline.commands.tail", "Print events of a stream as lines of JSON."),
@@ -49,8 +53,15 @@ class _Lazy(click.Group):
 def root() -> None:
     """Carry events through Redis streams into PostgreSQL, and lose none.
 
+    Settings come from the environment, then from the file .env of this folder.
+
     Exit codes: 0 all is well, 1 a finding, 2 wrong usage or configuration, 3 refused, 4 a server does not answer.
     """
+    env_file = Path.cwd() / ".env"
+    if env_file.is_file():
+        from shared.settings import use_env_file
+
+        use_env_file(env_file)
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:

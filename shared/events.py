@@ -6,9 +6,11 @@ fed with random keys costs PostgreSQL much more (COPY into 5 M rows: 12.1 µs a 
 """
 
 import hashlib
+import re
 import secrets
 import time as clock
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from shared.errors import InvalidEvent
 T = TypeVar("T")
 _HASH_BITS = 42
 _POSITION_BITS = 48
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Event(msgspec.Struct, Generic[T], omit_defaults=True):
@@ -134,14 +137,30 @@ def parse_time(value: object) -> datetime:
 
 
 def find(data: Any, path: str) -> Any:
-    """Value at a path into an object (``device.os.name``), or None."""
-    if isinstance(data, dict) and path in data:
+    """Value at a path into an object, or None.
+
+    Either keys joined by dots, ``device.os.name`` (a key of the object itself that is spelt so comes first), or a
+    JSON Pointer (RFC 6901), which reaches every key and the items of arrays: ``/a.b/items/0``.
+    """
+    if path.startswith("/"):
+        parts = _pointer(path)
+    elif isinstance(data, dict) and path in data:
         return data[path]
-    for part in path.split("."):
-        data = data.get(part) if isinstance(data, dict) else None
-        if data is None:
+    else:
+        parts = tuple(path.split("."))
+    for part in parts:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and path[0] == "/" and _INDEX.fullmatch(part) and int(part) < len(data):
+            data = data[int(part)]
+        else:
             return None
     return data
+
+
+@lru_cache(maxsize=1024)
+def _pointer(path: str) -> tuple[str, ...]:
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
 
 
 def source_of(line: bytes) -> str | None:

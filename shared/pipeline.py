@@ -9,26 +9,57 @@ import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from shared.errors import ConfigurationError
+from shared.mistakes import Misplaced, Mistake, PipelineError, mistakes_of, syntax_mistake
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+IDENTIFIER_BYTES = 63
 _AGGREGATE = re.compile(r"^(count|sum\((?P<path>[^()]+)\))$")
 _WINDOW = re.compile(r"^(?P<count>[1-9]\d*)(?P<unit>s|m|h|d)$")
 #: What a column can hold besides a path into the data.
 ATTRIBUTES = ("$id", "$type", "$source", "$time", "$key", "$data")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BAD_ESCAPE = re.compile(r"~(?![01])")
+
+
+def _short_enough(name: str) -> str:
+    if len(name.encode()) > IDENTIFIER_BYTES:
+        raise ValueError(f"{name!r} is longer than the {IDENTIFIER_BYTES} bytes that PostgreSQL keeps of a name")
+    return name
+
+
+def _path(text: str) -> str:
+    if text.startswith("/") and _BAD_ESCAPE.search(text):
+        raise ValueError(f"{text!r} is no path: after a first / (JSON Pointer) write ~0 for ~ and ~1 for / in a key")
+    return text
+
+
+def _column_source(text: str) -> str:
+    if text.startswith("$") and text not in ATTRIBUTES:
+        raise ValueError(
+            f"{text!r} is no attribute of an event: write one of {', '.join(ATTRIBUTES)}, "
+            f"or {'/' + text!r} for a key that is called so"
+        )
+    return _path(text)
+
+
+Identifier = Annotated[str, StringConstraints(min_length=1), AfterValidator(_short_enough)]
+DataPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
+ColumnSource = Annotated[str, StringConstraints(min_length=1), AfterValidator(_column_source)]
 
 
 class Section(BaseModel):
@@ -40,8 +71,15 @@ class Section(BaseModel):
 class ValuePath(Section):
     """A path into the object, with what counts when nothing is there."""
 
-    path: str = Field(min_length=1)
+    path: DataPath
     default: str | None = None
+
+
+def _kind_of_type(value: Any) -> str:
+    return "path" if isinstance(value, dict | ValuePath) else "text"
+
+
+EventType = Annotated[Annotated[str, Tag("text")] | Annotated[ValuePath, Tag("path")], Discriminator(_kind_of_type)]
 
 
 class PipelineSection(Section):
@@ -74,7 +112,7 @@ class PipelineSection(Section):
 class IngestSection(Section):
     """``[ingest]``: where the attributes of an event come from."""
 
-    type: str | ValuePath = "event"
+    type: EventType = "event"
     time: ValuePath | None = None
     id: ValuePath | None = None
     key: ValuePath | None = None
@@ -100,21 +138,13 @@ class TableSection(Section):
     name: Identifier
     event_types: tuple[str, ...] = Field(min_length=1)
     mode: Literal["insert", "append"] = "insert"
-    columns: dict[Identifier, str] = Field(min_length=1)
-
-    @field_validator("columns")
-    @classmethod
-    def _attributes_are_known(cls, value: dict[str, str]) -> dict[str, str]:
-        for source in value.values():
-            if source.startswith("$") and source not in ATTRIBUTES:
-                raise ValueError(f"{source!r} is no attribute of an event: write one of {', '.join(ATTRIBUTES)}")
-        return value
+    columns: dict[Identifier, ColumnSource] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _insert_needs_the_id(self) -> "TableSection":
         if self.mode == "insert" and "$id" not in self.columns.values():
-            raise ValueError(
-                'mode "insert" needs a column that holds "$id" (with a unique constraint); or use "append"'
+            raise Misplaced(
+                'mode "insert" needs a column that holds "$id" (with a unique constraint); or use "append"', "columns"
             )
         return self
 
@@ -143,9 +173,9 @@ class RollupSection(Section):
     @field_validator("aggregates")
     @classmethod
     def _aggregates_are_known(cls, value: dict[str, str]) -> dict[str, str]:
-        for text in value.values():
+        for name, text in value.items():
             if not _AGGREGATE.match(text):
-                raise ValueError(f'{text!r} is no aggregate: write "count" or "sum(path)"')
+                raise Misplaced(f'{text!r} is no aggregate: write "count" or "sum(path)"', name)
         return value
 
     @cached_property
@@ -179,20 +209,26 @@ class PipelineFile(Section):
     @model_validator(mode="after")
     def _a_type_has_one_table(self) -> "PipelineFile":
         seen: dict[str, str] = {}
-        for table in self.table:
+        for index, table in enumerate(self.table):
             for event_type in table.event_types:
                 if event_type in seen:
-                    raise ValueError(
+                    raise Misplaced(
                         f"event type {event_type!r} goes to two tables, {seen[event_type]!r} and {table.name!r}; "
-                        "fan the event out in the transform, with a type for each table"
+                        "fan the event out in the transform, with a type for each table",
+                        *("table", index, "event_types"),
                     )
                 seen[event_type] = table.name
+        return self
+
+    @model_validator(mode="after")
+    def _rollups_see_no_repeats(self) -> "PipelineFile":
         appended = {kind for table in self.table if table.mode == "append" for kind in table.event_types}
-        for rollup in self.rollup:
+        for index, rollup in enumerate(self.rollup):
             if appended and (rollup.event_types is None or appended & set(rollup.event_types)):
-                raise ValueError(
+                raise Misplaced(
                     f"rollup {rollup.table!r} would count events of a table in mode append, which sees no repeats; "
-                    "name its event_types"
+                    "name its event_types",
+                    *("rollup", index),
                 )
         return self
 
@@ -227,27 +263,35 @@ def shipped_pipelines() -> Path:
 def load_pipeline(name_or_folder: str) -> Pipeline:
     """Find and read a pipeline by name, or by the path of its folder.
 
-    Raises ConfigurationError that names the file, the place in it, and what it may be.
+    Raises ConfigurationError that names the file, the line and the place in it, and what it may be.
     """
-    folder = Path(name_or_folder).expanduser().absolute()
-    if not (folder / "pipeline.toml").is_file():
-        shipped = shipped_pipelines()
-        if not (shipped / name_or_folder / "pipeline.toml").is_file():
-            known = ", ".join(sorted(path.parent.name for path in shipped.glob("*/pipeline.toml")))
-            raise ConfigurationError(
-                f"PIPELINE={name_or_folder}: no pipeline of that name (there are: {known}), "
-                f"and no file {folder / 'pipeline.toml'}."
-            )
-        folder = shipped / name_or_folder
+    folder = find_pipeline(name_or_folder)
     path = folder / "pipeline.toml"
     try:
-        return Pipeline(folder=folder, file=PipelineFile.model_validate(tomllib.loads(path.read_text())))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}.") from None
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise PipelineError(path, [Mistake(None, "", f"{error}.")]) from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}).") from None
+    try:
+        return Pipeline(folder=folder, file=PipelineFile.model_validate(tomllib.loads(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise PipelineError(path, [syntax_mistake(text, str(error))]) from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)
-        )
-        raise ConfigurationError(f"{path}: {problems}.") from None
+        mistakes = sorted(mistakes_of(text, error, PipelineFile), key=lambda one: one.line or 0)
+        raise PipelineError(path, mistakes) from None
+
+
+def find_pipeline(name_or_folder: str) -> Path:
+    """The folder of a pipeline; raises ConfigurationError if there is none of that name."""
+    folder = Path(name_or_folder).expanduser().absolute()
+    if (folder / "pipeline.toml").is_file():
+        return folder
+    shipped = shipped_pipelines()
+    if (shipped / name_or_folder / "pipeline.toml").is_file():
+        return shipped / name_or_folder
+    known = ", ".join(sorted(path.parent.name for path in shipped.glob("*/pipeline.toml")))
+    raise ConfigurationError(
+        f"PIPELINE={name_or_folder}: no pipeline of that name (there are: {known}), "
+        f"and no file {folder / 'pipeline.toml'}."
+    )

@@ -7,6 +7,7 @@ file (``shared/pipeline.py``).
 """
 
 import difflib
+import io
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -62,6 +64,9 @@ class Settings(BaseSettings):
     )
     sample_seconds: float = Field(2, gt=0, description="How often lag and pending counts are sampled for the metrics")
     bargeline_var: Path = Field(Path("var"), description="Folder for embedded servers, logs and state of a fleet")
+    bargeline_env_file: Path | None = Field(
+        None, description="A file with more of these variables, `NAME=value` lines; what the environment sets wins"
+    )
 
     ingest_source: Literal["file", "stdin"] = Field("file", description="Where events come from")
     ingest_path: str | None = Field(None, description="Files to read: paths and globs, separated by spaces or newlines")
@@ -159,9 +164,11 @@ VARIABLES = tuple(name.upper() for name in Settings.model_fields)
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read and check the settings.
 
-    ``environment`` defaults to that of the process. Raises ConfigurationError that names the
-    variable, its value and what it may be.
+    ``environment`` defaults to that of the process, with what BARGELINE_ENV_FILE adds to it. Raises
+    ConfigurationError that names the variable, its value and what it may be.
     """
+    if environment is None and (file := os.environ.get("BARGELINE_ENV_FILE")):
+        _adopt(read_environment_file(Path(file)))
     given = dict(os.environ if environment is None else environment)
     _refuse_misspelt(given)
     values = _secret_files(SECRETS_DIRECTORY)
@@ -175,6 +182,51 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """Variables of a file of ``NAME=value`` lines; raises ConfigurationError with file and line of what is wrong."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{path}: cannot be read ({reason}).") from None
+    found = {}
+    for binding in parse_stream(io.StringIO(text)):
+        original = binding.original.string
+        line = binding.original.line + len(original) - len(original.lstrip("\n"))
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ConfigurationError(f"{path}:{line}: this line is not NAME=value.")
+        if binding.key is not None and binding.value is not None:
+            _check_alone(binding.key, binding.value, f"{path}:{line}")
+            found[binding.key] = binding.value
+    return found
+
+
+def use_env_file(path: Path) -> None:
+    """Let the variables of a file count like those of the environment, which wins; for the command, not for workers.
+
+    Raises ConfigurationError with file and line of what is wrong.
+    """
+    _adopt(read_environment_file(path))
+
+
+def _adopt(variables: Mapping[str, str]) -> None:
+    """Add to the environment what it lacks; user code may have variables of its own there."""
+    for name, value in variables.items():
+        if f"{name}_FILE" not in os.environ:
+            os.environ.setdefault(name, value)
+
+
+def _check_alone(name: str, value: str, place: str) -> None:
+    """In a file that is written for us any name that is nearly one of ours is a misspelling of it."""
+    near = difflib.get_close_matches(name.removesuffix("_FILE"), VARIABLES, n=1, cutoff=0.85)
+    if near and near[0] != name.removesuffix("_FILE"):
+        raise ConfigurationError(f"{place}: {name}: there is no such setting. Did you mean {near[0]}?")
+    try:
+        load_settings({name: value})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:
@@ -193,7 +245,7 @@ def _secret_files(directory: Path) -> dict[str, str]:
         for spelling in (name, name.lower()):
             path = directory / spelling
             if path.is_file():
-                found[name.lower()] = path.read_text().strip()
+                found[name.lower()] = _read_secret(name, path)
     return found
 
 
@@ -217,6 +269,10 @@ def _refuse_misspelt(given: Mapping[str, str]) -> None:
 
 
 def environment_for(process: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker that a command starts: what is here, but for INGEST_*, and what it is given."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
+    """The environment of a worker that a command starts: what is here, but for INGEST_*, and what it is given.
+
+    What a file of variables says is in the environment already; read once more it would bring INGEST_* back.
+    """
+    left_out = ("INGEST_", "BARGELINE_ENV_FILE")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return inherited | dict(process)

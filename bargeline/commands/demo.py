@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bargeline.carrying import Carried
     from bargeline.target import Target
 
-SEED = 1
+#: What it shows, whatever PIPELINE says.
+PIPELINE = "clickstream"
 _BIGGEST = """
 SELECT os_timezone, sum(num_mobile_users)::bigint, sum(events)::bigint
 FROM mobile_users_by_timezone
@@ -36,9 +37,11 @@ def demo(events: int) -> None:
     from shared.settings import load_settings
 
     settings = load_settings()
+    if settings.pipeline != PIPELINE:
+        settings = settings.model_copy(update={"pipeline": PIPELINE})
     control.up(settings, {"ingest": 1, "transform": 2, "loader": 1, "janitor": 1}, click.echo)
     file = _sample(settings.var / "demo", events)
-    target = find_target("clickstream")
+    target = find_target(PIPELINE)
     click.echo(f"carrying {file} ({file.stat().st_size / 1e6:.0f} MB, {events:,} clicks) into PostgreSQL")
     began = time.monotonic()
     with progress() as show:
@@ -48,7 +51,7 @@ def demo(events: int) -> None:
 
 def _sample(folder: Path, events: int) -> Path:
     """The generated file, made once: the same seed gives the same clicks."""
-    from shared.generate import write_clicks
+    from shared.generate import SEED, write_clicks
 
     path = folder / f"clicks-{events}.ndjson"
     if not path.exists():

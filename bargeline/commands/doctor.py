@@ -6,7 +6,7 @@ import click
 
 
 @click.command()
-@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE).")
+@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE, or the fleet's).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: findings, and every check with its outcome.")
 @click.option("--reader", is_flag=True, help="The users of the two URLs are only to look: ask no right to write.")
 @click.option("--ignore", "ignored", multiple=True, metavar="CODE", help="A finding that is known; may be repeated.")
@@ -21,6 +21,7 @@ def doctor(pipeline: str | None, as_json: bool, reader: bool, ignored: tuple[str
     from bargeline.doctor.examine import examine, patient_of
     from bargeline.doctor.report import Report, text
     from bargeline.fleet.control import urls
+    from bargeline.target import chosen_pipeline
     from shared.pipeline import load_pipeline
     from shared.settings import load_settings
     from shared.text import printable
@@ -28,7 +29,7 @@ def doctor(pipeline: str | None, as_json: bool, reader: bool, ignored: tuple[str
     settings = load_settings()
     servers = urls(settings)
     patient = patient_of(
-        load_pipeline(pipeline or settings.pipeline),
+        load_pipeline(pipeline or chosen_pipeline(settings)),
         servers["REDIS_URL"],
         servers["DATABASE_URL"],
         reader=reader,

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to carry them into (default: PIPELINE).")
+@click.option(
+    "--pipeline",
+    metavar="NAME|FOLDER",
+    help="The pipeline to carry them into (default: PIPELINE, or the fleet's).",
+)
 @click.option("--wait", is_flag=True, help="Return when every event is loaded, filtered or a dead letter.")
 def ingest(files: tuple[Path, ...], pipeline: str | None, wait: bool) -> None:
     """Carry files (lines of JSON; plain, gzip or zstd) into the running fleet.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE).")
+@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE, or the fleet's).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def reconcile(pipeline: str | None, as_json: bool) -> None:
     """Show where every accepted event of the current epoch is; exit 1 if the sum is not 0.

@@ -7,7 +7,7 @@ KINDS = ("transform", "loader")
 
 @click.command()
 @click.argument("kinds", nargs=-1, type=click.Choice(KINDS), metavar="[KIND…]")
-@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE).")
+@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE, or the fleet's).")
 def resume(kinds: tuple[str, ...], pipeline: str | None) -> None:
     """Let workers go on that stopped because too many events became dead letters; all kinds if none is named."""
     from bargeline.target import find_target

@@ -20,7 +20,7 @@ _FOLLOW_SECONDS = 0.2
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is added.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="End after so many events.")
-@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE).")
+@click.option("--pipeline", metavar="NAME|FOLDER", help="The pipeline to look at (default: PIPELINE, or the fleet's).")
 def tail(stream: str, start: str | None, follow: bool, limit: int | None, pipeline: str | None) -> None:
     """Print the events of a stream as lines of JSON, the oldest kept first.
 
@@ -100,8 +100,10 @@ def _readable(value: bytes) -> Any:
 
     if value[:1] in (b"{", b"["):
         try:
-            return msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            found = msgspec.json.decode(value)
+            msgspec.json.encode([found])  # What is nested to the limit can be read, but not written again.
+            return found
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return repr(value)[2:-1]
     try:
         return value.decode()

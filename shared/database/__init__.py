@@ -9,7 +9,7 @@ from shared.database.connection import (
     reconnected,
     translated,
 )
-from shared.database.migrate import migrate
+from shared.database.migrate import migrate, sql_files
 
 __all__ = [
     "Connection",
@@ -19,5 +19,6 @@ __all__ = [
     "connect",
     "migrate",
     "reconnected",
+    "sql_files",
     "translated",
 ]

@@ -46,8 +46,8 @@ def migrate(database_url: str, pipeline: Pipeline) -> list[str]:
     Raises ConfigurationError for a file that fails, that was changed after it was applied, or that
     is not named like ``0001_what.sql``; TransientError when the server is away.
     """
-    files = [("core", path) for path in _sql_files(core_migrations())]
-    files += [(pipeline.name, path) for path in _sql_files(pipeline.migrations)]
+    files = [("core", path) for path in sql_files(core_migrations())]
+    files += [(pipeline.name, path) for path in sql_files(pipeline.migrations)]
     with connect(database_url, "bargeline-migrate") as connection:
         with translated(database_url):
             # Waiting for another migration is no fault, however long that one takes.
@@ -65,7 +65,8 @@ def migrate(database_url: str, pipeline: Pipeline) -> list[str]:
         ]
 
 
-def _sql_files(folder: Path) -> list[Path]:
+def sql_files(folder: Path) -> list[Path]:
+    """The migrations in a folder, in their order; raises ConfigurationError for a name that gives none."""
     files = sorted(folder.glob("*.sql")) if folder.is_dir() else []
     for path in files:
         if not _FILE_NAME.match(path.name):

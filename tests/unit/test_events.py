@@ -60,7 +60,9 @@ def test_uuid7_is_one_and_rises_with_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert events.uuid7() != events.uuid7()
 
 
-@pytest.mark.parametrize("parent", [SourceIds("a").id(7, b"{}"), events.uuid7(), str(uuid4())])
+@pytest.mark.parametrize(
+    "parent", [SourceIds("a").id(7, b"{}"), events.uuid7(), str(uuid4())], ids=["place", "time", "random"]
+)
 def test_derived_ids_stand_beside_their_parent(parent: str) -> None:
     derived = [events.derived_id(parent, index) for index in range(1_000)]
     assert len({parent, *derived}) == 1_001
@@ -162,3 +164,25 @@ def test_events_are_written_as_their_json() -> None:
     assert events.rfc3339(event.time) == "2026-11-21T10:00:00.000000Z"
     assert events.source_of(events.encode(event)) == "s"
     assert events.source_of(b"{") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a.b", 1),
+        ("/c/d.e", 2),
+        ("/~1f/~0g", 3),
+        ("/", 4),
+        ("/list/1/x", 5),
+        ("/list/2", None),
+        ("/list/-1", None),
+        ("/list/01", None),
+        ("/list/x", None),
+        ("list.1", None),
+        ("/a.b/c", None),
+        ("/$id", 6),
+    ],
+)
+def test_a_pointer_reaches_every_key_and_the_items_of_arrays(path: str, expected: int | None) -> None:
+    data = {"a.b": 1, "c": {"d.e": 2}, "/f": {"~g": 3}, "": 4, "list": [0, {"x": 5}], "$id": 6}
+    assert events.find(data, path) == expected

@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigurationError
+from shared.mistakes import PipelineError
 from shared.pipeline import load_pipeline
 
 PIPELINE = '[pipeline]\nname = "p"\n'
 TABLE = '[[table]]\nname = "t"\nevent_types = ["e"]\ncolumns = { id = "$id" }\n'
+LONG_TABLE = """[[table]]
+name = "t"
+event_types = [
+  "e",
+]
+[table.columns]
+b = "$tme"
+id = "$id"
+"""
 APPEND = '[[table]]\nname = "log"\nevent_types = ["l"]\nmode = "append"\ncolumns = { a = "a" }\n'
 ROLLUP = '[[rollup]]\ntable = "r"\nwindow = "5s"\nby = ["a"]\naggregates = { n = "count", s = "sum(x.y)" }\n'
 
@@ -43,34 +53,81 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (PIPELINE, "table: Field required"),
-        (TABLE, "pipeline: Field required"),
-        ('[pipeline]\nname = "a:b"\n' + TABLE, "pipeline.name: String should match pattern"),
-        ('[pipeline]\nname = ""\n' + TABLE, "pipeline.name: "),
-        (PIPELINE + "nmae = 1\n" + TABLE, "pipeline.nmae: Extra inputs are not permitted"),
-        (PIPELINE + "max_attempts = 0\n" + TABLE, "pipeline.max_attempts: Input should be greater than or equal to 1"),
-        (PIPELINE + "high_water_events = 'x'\n" + TABLE, "pipeline.high_water_events: Input should be a valid integer"),
-        (PIPELINE + "[loaders]\n" + TABLE, "loaders: Extra inputs are not permitted"),
-        (PIPELINE + "[loader]\nunmatched = 'drop'\n" + TABLE, "loader.unmatched: Input should be 'dead' or 'filter'"),
-        (PIPELINE + "[transform]\nfunction = 'enrich'\n" + TABLE, "transform.function: String should match pattern"),
-        (PIPELINE + "[ingest]\ntype = { pth = 'x' }\n" + TABLE, "ingest.type"),
-        (PIPELINE + TABLE + "mode = 'merge'\n", "table.0.mode: Input should be 'insert' or 'append'"),
-        (PIPELINE + TABLE.replace("$id", "x"), 'table.0: Value error, mode "insert" needs a column that holds "$id"'),
-        (PIPELINE + TABLE.replace('= "$id"', '= "$id", b = "$tme"'), "table.0.columns: Value error, '$tme'"),
-        (PIPELINE + TABLE.replace('["e"]', "[]"), "table.0.event_types: Tuple should have at least 1 item"),
-        (PIPELINE + TABLE + TABLE.replace('"t"', '"u"'), "event type 'e' goes to two tables, 't' and 'u'"),
-        (PIPELINE + TABLE + ROLLUP.replace("5s", "5 s"), "rollup.0.window: Value error, '5 s' is no window"),
-        (PIPELINE + TABLE + ROLLUP.replace("5s", "0s"), "rollup.0.window: Value error, '0s' is no window"),
-        (PIPELINE + TABLE + ROLLUP.replace("count", "avg(x)"), "rollup.0.aggregates: Value error, 'avg(x)' is no aggr"),
-        (PIPELINE + TABLE + APPEND + ROLLUP, "rollup 'r' would count events of a table in mode append"),
-        (PIPELINE + "= 1\n", "Invalid statement (at line 3, column 1)"),
+        (PIPELINE, ": table: it is missing."),
+        (TABLE, ": pipeline: it is missing."),
+        (PIPELINE + TABLE.replace('name = "t"\n', ""), ":3: table.0.name: it is missing."),
+        ('[pipeline]\nname = "a:b"\n' + TABLE, ":2: pipeline.name: String should match pattern"),
+        ('[pipeline]\nname = ""\n' + TABLE, ":2: pipeline.name: "),
+        (PIPELINE + "nmae = 1\n" + TABLE, ":3: pipeline.nmae: there is no such setting; did you mean name?"),
+        (PIPELINE + TABLE + "mdoe = 'x'\n", ":7: table.0.mdoe: there is no such setting; did you mean mode?"),
+        (PIPELINE + "[loader]\nxyz = 1\n" + TABLE, ":4: loader.xyz: there is no such setting; there are: unmatched."),
+        (
+            PIPELINE + "max_attempts = 0\n" + TABLE,
+            ":3: pipeline.max_attempts: Input should be greater than or equal to 1",
+        ),
+        (PIPELINE + "high_water_events = 'x'\n" + TABLE, ":3: pipeline.high_water_events: Input should be a valid int"),
+        (PIPELINE + "[loaders]\n" + TABLE, ":3: loaders: there is no such setting; did you mean loader?"),
+        (PIPELINE + "[loader]\nunmatched = 'drop'\n" + TABLE, "'dead' or 'filter', not 'drop'."),
+        (PIPELINE + "[transform]\nfunction = 'f'\n" + TABLE, ":4: transform.function: String should match pattern"),
+        (
+            PIPELINE + "[ingest]\n\ntype = { pth = 'x' }\n" + TABLE,
+            ":5: ingest.type.pth: there is no such setting; did you",
+        ),
+        (PIPELINE + "[ingest]\ntype = 7\n" + TABLE, ":4: ingest.type: Input should be a valid string, not 7."),
+        (PIPELINE + "[ingest]\ntime = { path = '/a~b' }\n" + TABLE, ":4: ingest.time.path: '/a~b' is no path: after a"),
+        (PIPELINE + TABLE + "mode = 'merge'\n", ":7: table.0.mode: Input should be 'insert' or 'append', not 'merge'."),
+        (PIPELINE + TABLE.replace("$id", "x"), ':6: table.0.columns: mode "insert" needs a column that holds "$id"'),
+        (PIPELINE + TABLE.replace('= "$id"', '= "$id", b = "$tme"'), ":6: table.0.columns.b: '$tme' is no attribute"),
+        (
+            PIPELINE + TABLE.replace('= "$id"', '= "$id", b = ""'),
+            ":6: table.0.columns.b: String should have at least 1",
+        ),
+        (
+            PIPELINE + LONG_TABLE.replace('"e"', "7").replace("$tme", "b"),
+            ":5: table.0.event_types.0: Input should be a",
+        ),
+        (PIPELINE + LONG_TABLE, ":9: table.0.columns.b: '$tme' is no attribute of an event: write one of $id, $type"),
+        (
+            PIPELINE + TABLE.replace("id =", f'"{"ä" * 32}" ='),
+            "is longer than the 63 bytes that PostgreSQL keeps of a name",
+        ),
+        (PIPELINE + TABLE.replace('["e"]', "[]"), ":5: table.0.event_types: Tuple should have at least 1 item"),
+        (
+            PIPELINE + TABLE + TABLE.replace('"t"', '"u"'),
+            ":9: table.1.event_types: event type 'e' goes to two tables, 't'",
+        ),
+        (PIPELINE + TABLE + ROLLUP.replace("5s", "5 s"), ":9: rollup.0.window: '5 s' is no window"),
+        (PIPELINE + TABLE + ROLLUP.replace("5s", "0s"), ":9: rollup.0.window: '0s' is no window"),
+        (PIPELINE + TABLE + ROLLUP.replace("count", "avg(x)"), ":11: rollup.0.aggregates.n: 'avg(x)' is no aggregate"),
+        (PIPELINE + TABLE + APPEND + ROLLUP, ":12: rollup.0: rollup 'r' would count events of a table in mode append"),
+        (PIPELINE + "= 1\n", ":3: no TOML: Invalid statement (column 1)."),
+        (PIPELINE + TABLE + "by = [\n'a',\n", ":8: no TOML: Invalid value (at the end of the file)."),
     ],
 )
-def test_an_error_names_the_file_the_place_and_what_it_may_be(tmp_path: Path, text: str, expected: str) -> None:
+def test_an_error_names_the_file_the_line_the_place_and_what_it_may_be(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_pipeline(str(_write(tmp_path, text)))
-    assert str(caught.value).startswith(f"{tmp_path / 'pipeline.toml'}: ")
-    assert expected in str(caught.value)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path / 'pipeline.toml'}:")
+    assert expected in line
+
+
+def test_every_mistake_has_a_line_of_its_own_in_their_order(tmp_path: Path) -> None:
+    text = PIPELINE + TABLE.replace('"$id"', '"$ident"') + ROLLUP.replace("5s", "soon") + "[loader]\nunmatchd = 1\n"
+    with pytest.raises(PipelineError) as caught:
+        load_pipeline(str(_write(tmp_path, text)))
+    found = [(one.line, one.place) for one in caught.value.mistakes]
+    assert found == [(6, "table.0.columns.id"), (9, "rollup.0.window"), (13, "loader.unmatchd")]
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_key_called_like_a_choice_of_ours_is_placed_rightly(tmp_path: Path) -> None:
+    text = PIPELINE + "[ingest]\ntype = { path = 7 }\n" + TABLE
+    with pytest.raises(PipelineError) as caught:
+        load_pipeline(str(_write(tmp_path, text)))
+    assert [(one.line, one.place) for one in caught.value.mistakes] == [(4, "ingest.type.path")]
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings: what the environment may say, and what an error tells about it."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_secrets_directory_counts_like_variables(tmp_path: Path, monkeypatch: 
     assert load_settings({}).require_database_url() == "postgresql://mounted/d"
     given = {"DATABASE_URL": "postgresql://given/d"}
     assert load_settings(given).require_database_url() == "postgresql://given/d"
+
+
+def test_a_secret_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a file of mode 0400 is mounted into a container that runs as somebody else."""
+
+    def refuse(_path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(settings, "SECRETS_DIRECTORY", tmp_path)
+    (tmp_path / "redis_password").write_text("x")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    message = rf"REDIS_PASSWORD={tmp_path}/redis_password: cannot be read \(Permission denied\)"
+    with pytest.raises(ConfigurationError, match=message):
+        load_settings({})
 
 
 def test_missing_urls_say_how_to_set_them() -> None:

@@ -1,5 +1,6 @@
 """Lines into record batches: pure. A line that is no JSON object becomes a dead letter with its place."""
 
+import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -116,6 +117,8 @@ class LineSplitter:
             return line
         if len(part) > self._limits.line_bytes:
             return Line(self.offset, self.line + 1, part[: self._limits.line_bytes], too_long=True)
+        if self.offset == 0:
+            part = part.removeprefix(codecs.BOM_UTF8)
         return Line(self.offset, self.line + 1, part.strip())
 
 

@@ -178,7 +178,7 @@ def _cell(source: str, column_type: str) -> Cell:
         return lambda event, _: _time_text(source, events.find(event.data, source), column_type)
     if column_type in ("json", "jsonb"):
         return lambda event, _: _json_value(events.find(event.data, source))
-    if "." in source:
+    if "." in source or source.startswith("/"):
         return lambda event, _: copy_text(events.find(event.data, source))
     return lambda event, _: copy_text(event.data.get(source))
 

@@ -1,0 +1,1 @@
+"""A pipeline folder made from a sample of somebody's events."""
