@@ -35,9 +35,13 @@ def up(timeout: float, **counts: int | None) -> None:
     embedded servers are started too. Files put into the inbox folder are ingested.
     """
     from bargeline.fleet import control
+    from bargeline.target import chosen_pipeline
     from shared.settings import load_settings
 
     settings = load_settings()
+    if (pipeline := chosen_pipeline(settings)) != settings.pipeline:
+        # From another folder, or without its .env: the fleet goes on with what it has, not with the default.
+        settings = settings.model_copy(update={"pipeline": pipeline})
     control.up(settings, {kind: count for kind, count in counts.items() if count is not None}, click.echo, timeout)
     click.echo(f"drop files into {settings.var / 'inbox'}; `bargeline status` shows the fleet")
 
@@ -157,7 +161,7 @@ def _print_status(found: "FleetStatus") -> None:
     running = f"supervisord runs as pid {found.supervisor_pid}" if found.supervisor_pid else "the fleet is down"
     where = "live workers as Redis knows them" if found.remote else f"{running}, state in {found.var}"
     click.echo(f"pipeline {found.pipeline}: {where}\n")
-    rows = [_row(process) for process in (*found.servers, *found.workers)]
+    rows = [_row(process) for process in (*found.servers, *found.workers, *found.others)]
     click.echo(_table(rows) if rows else "no worker is alive")
     for process in (*found.servers, *found.workers):
         if process.problem and found.supervisor_pid:

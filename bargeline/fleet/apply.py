@@ -9,7 +9,6 @@ from bargeline.fleet.paths import Paths
 from bargeline.fleet.programs import (
     SERVER_STOP_SECONDS,
     SERVERS,
-    WORKER_STOP_SECONDS,
     Program,
     kind_of,
     render,
@@ -24,7 +23,7 @@ Say = Callable[[str], None]
 
 def write_programs(paths: Paths, programs: Iterable[Program], keep: Collection[str] = ()) -> None:
     """Write one file a program; files of others are removed, except those in ``keep``."""
-    wanted = {f"{program.name}.conf": render(program, paths) for program in programs}
+    wanted = {f"{program.name}.conf": render(program, paths.logs) for program in programs}
     for path in paths.programs.iterdir():
         if path.name not in wanted and path.stem not in keep:
             path.unlink()
@@ -34,10 +33,10 @@ def write_programs(paths: Paths, programs: Iterable[Program], keep: Collection[s
             write_private(path, text)
 
 
-def apply(supervisor: Supervisor, say: Say) -> None:
+def apply(supervisor: Supervisor, say: Say, worker_seconds: int) -> None:
     """Stop what the files no longer hold, restart what they hold otherwise, start what is new."""
     added, changed, removed = supervisor.reread()
-    stop_and_wait(supervisor, [*changed, *removed], say)
+    stop_and_wait(supervisor, [*changed, *removed], say, worker_seconds)
     for name in (*changed, *removed):
         supervisor.remove(name)
     for name in sorted((*added, *changed)):
@@ -54,24 +53,28 @@ def ensure_running(supervisor: Supervisor, names: Iterable[str]) -> None:
             supervisor.start(name)
 
 
-def stop_all(supervisor: Supervisor, say: Say) -> None:
+def stop_all(supervisor: Supervisor, say: Say, worker_seconds: int) -> None:
     """Stop every process: workers kind by kind, upstream first, then servers."""
-    stop_and_wait(supervisor, list(supervisor.processes()), say)
+    stop_and_wait(supervisor, list(supervisor.processes()), say, worker_seconds)
 
 
-def stop_and_wait(supervisor: Supervisor, names: Collection[str], say: Say) -> None:
-    """Stop processes kind by kind and wait for each kind to end; says which had to be killed."""
+def stop_and_wait(supervisor: Supervisor, names: Collection[str], say: Say, worker_seconds: int) -> None:
+    """Stop processes kind by kind and wait for each kind to end; says which had to be killed.
+
+    ``worker_seconds`` is what supervisord gives a worker.
+    """
     for _, group in groupby(sorted(names, key=lambda name: (stop_order(name), name)), key=stop_order):
-        _stop_kind(supervisor, list(group), say)
+        of_kind = list(group)
+        is_server = kind_of(of_kind[0]) in SERVERS
+        _stop_kind(supervisor, of_kind, say, SERVER_STOP_SECONDS if is_server else worker_seconds)
 
 
-def _stop_kind(supervisor: Supervisor, names: list[str], say: Say) -> None:
+def _stop_kind(supervisor: Supervisor, names: list[str], say: Say, patience: int) -> None:
     before = supervisor.processes()
     running = [name for name in names if name in before and before[name].is_running]
     began = time.monotonic()
     for name in running:
         supervisor.stop(name)
-    patience = SERVER_STOP_SECONDS if kind_of(names[0]) in SERVERS else WORKER_STOP_SECONDS
     while any(now.is_running for name, now in supervisor.processes().items() if name in running):
         if time.monotonic() - began > patience + 15:
             raise BargelineError(f"{', '.join(running)} did not end, not even when killed. Try `bargeline down` again.")

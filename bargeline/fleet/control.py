@@ -3,6 +3,7 @@
 Every function takes ``say``, which is given one line for each thing done.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ from bargeline.fleet.leases import check_redis
 from bargeline.fleet.orphans import stop_orphans
 from bargeline.fleet.paths import Paths, paths_of
 from bargeline.fleet.plan import Plan, check_counts, make_plan, read_plan, worker_program, write_plan
-from bargeline.fleet.programs import SERVERS, Program, kind_of, render, server_program
+from bargeline.fleet.programs import SERVERS, Program, kind_of, render, server_program, worker_stop_seconds
 from bargeline.fleet.readiness import wait_for_server, wait_for_workers
 from bargeline.fleet.rpc import Supervisor
 from shared.database import migrate
 from shared.errors import ConfigurationError, Refused, TransientError, Unreachable
 from shared.pipeline import load_pipeline
-from shared.settings import Settings
+from shared.settings import Settings, load_settings
 
 Say = Callable[[str], None]
 READY_SECONDS = 60
@@ -66,12 +67,12 @@ def up(settings: Settings, counts: Mapping[str, int], say: Say, timeout: float =
         pid = supervisor.pid()
         plan = make_plan(settings, counts, read_plan(paths), Path.cwd(), is_running=pid is not None)
         if pid is None:
-            stop_supervisors(paths, say)
-        stop_orphans(paths, pid, say)
+            stop_supervisors(paths, say, plan.stop_seconds)
+        stop_orphans(paths, pid, say, plan.stop_seconds)
         servers = prepare(paths.var, plan.embedded)
         fleet = Fleet(paths, plan, supervisor, _embedded_urls(paths, plan))
         for program in fleet.worker_programs:
-            render(program, paths)  # raises for a value that cannot be passed on, before anything starts
+            render(program, paths.logs)  # raises for a value that cannot be passed on, before anything starts
         write_plan(paths, plan)
         _start_servers(fleet, servers.all, say, timeout)
         _check_servers(fleet, say)
@@ -90,10 +91,11 @@ def down(var: Path, say: Say, *, deleting_data: bool = False) -> None:
         return
     with _my_turn(paths, say):
         supervisor = Supervisor(paths.socket)
+        seconds = _stop_seconds(paths)
         if supervisor.pid() is not None:
-            stop_all(supervisor, say)
-        stopped = stop_supervisors(paths, say)
-        orphans = stop_orphans(paths, None, say)
+            stop_all(supervisor, say, seconds)
+        stopped = stop_supervisors(paths, say, seconds)
+        orphans = stop_orphans(paths, None, say, seconds)
         say("the fleet is down" if stopped or orphans else "nothing was running")
         for directory in delete_data(paths.var) if deleting_data else ():
             say(f"deleted {directory}")
@@ -120,7 +122,7 @@ def restart(var: Path, name: str, say: Say, timeout: float = READY_SECONDS) -> l
         if not chosen:
             raise ConfigurationError(f"There is no process {name}. There are {', '.join(every)}, and all.")
         for each in chosen:
-            stop_and_wait(fleet.supervisor, [each], say)
+            stop_and_wait(fleet.supervisor, [each], say, fleet.plan.stop_seconds)
             fleet.supervisor.start(each)
             if each in SERVERS:
                 wait_for_server(fleet.supervisor, each, fleet.paths, timeout)
@@ -132,20 +134,33 @@ def restart(var: Path, name: str, say: Say, timeout: float = READY_SECONDS) -> l
 
 def urls(settings: Settings) -> dict[str, str]:
     """REDIS_URL and DATABASE_URL of the fleet: the user's own, or of the embedded servers, running or not."""
+    given = {}
+    if settings.redis_url or settings.redis_host:
+        given["REDIS_URL"] = settings.require_redis_url()
+    if settings.database_url:
+        given["DATABASE_URL"] = settings.require_database_url()
+    if len(given) == len(VARIABLES):
+        return given  # whatever lies in the folder, which may be somebody else's
     paths = paths_of(settings.var)
     plan = read_plan(paths)
     own = dict(zip(VARIABLES, plan.urls if plan else (None, None), strict=True))
-    if settings.redis_url or settings.redis_host:
-        own["REDIS_URL"] = settings.require_redis_url()
-    if settings.database_url:
-        own["DATABASE_URL"] = settings.require_database_url()
     embedded = dict(zip(VARIABLES, remembered_urls(paths.var), strict=True))
-    found = {name: url for name in VARIABLES if (url := own[name] or embedded[name])}
-    if len(found) < len(VARIABLES):
+    found = {name: url for name in VARIABLES if (url := given.get(name) or own[name] or embedded[name])}
+    if missing := [name for name in VARIABLES if name not in found]:
         raise ConfigurationError(
-            f"There is no fleet in {settings.var} yet: run `bargeline up` first, or set BARGELINE_VAR to its folder."
+            f"There is no fleet in {settings.var} yet: run `bargeline up` first, or set BARGELINE_VAR to its folder, "
+            f"or {' and '.join(missing)} to what your workers use."
         )
     return found
+
+
+def _stop_seconds(paths: Paths) -> int:
+    """Seconds that each worker is given to end; a fleet whose plan is damaged can be stopped as well."""
+    with contextlib.suppress(ConfigurationError):
+        plan = read_plan(paths)
+        if plan is not None:
+            return plan.stop_seconds
+    return worker_stop_seconds(load_settings({}))
 
 
 def _embedded_urls(paths: Paths, plan: Plan) -> dict[str, str]:
@@ -164,7 +179,10 @@ def _my_turn(paths: Paths, say: Say) -> Iterator[None]:
 def _running_fleet(var: Path, say: Say) -> Iterator[Fleet]:
     paths = paths_of(var)
     if not paths.folder.is_dir():
-        raise Refused(f"There is no fleet in {var}. Start it with `bargeline up`, or set BARGELINE_VAR to its folder.")
+        raise Refused(
+            f"There is no fleet in {var}. Start it with `bargeline up`, or set BARGELINE_VAR to its folder. Workers "
+            "that a supervisord of your own runs are changed with supervisorctl."
+        )
     with _my_turn(paths, say):
         supervisor = Supervisor(paths.socket)
         plan = read_plan(paths)
@@ -182,7 +200,7 @@ def _start_servers(fleet: Fleet, servers: Sequence[Server], say: Say, timeout: f
             require_free_port(server, fleet.paths.var)
     write_programs(fleet.paths, map(server_program, servers), keep=processes)
     if running:
-        apply(fleet.supervisor, say)
+        apply(fleet.supervisor, say, fleet.plan.stop_seconds)
     else:
         start_supervisor(fleet.paths)
         say(f"supervisord runs as pid {fleet.supervisor.pid()}")
@@ -209,7 +227,7 @@ def _check_servers(fleet: Fleet, say: Say) -> None:
 def _start_workers(fleet: Fleet, say: Say, timeout: float) -> None:
     """Make the workers what their files say, and wait until all are ready."""
     workers = fleet.plan.workers
-    apply(fleet.supervisor, say)
+    apply(fleet.supervisor, say, fleet.plan.stop_seconds)
     ensure_running(fleet.supervisor, workers)
     wait_for_workers(fleet.supervisor, fleet.plan, workers, fleet.redis_url, fleet.paths, seconds=timeout)
     counts = ", ".join(f"{kind} {count}" for kind, count in fleet.plan.counts.items())

@@ -1,5 +1,6 @@
 """Start and end supervisord itself."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -8,11 +9,12 @@ import time
 from collections.abc import Callable
 
 from bargeline.embedded.state import write_private
+from bargeline.embedded.wheels import EXTRA
 from bargeline.fleet.orphans import end, find_supervisors
 from bargeline.fleet.paths import Paths
-from bargeline.fleet.programs import SERVER_STOP_SECONDS, WORKER_STOP_SECONDS, render_supervisord
+from bargeline.fleet.programs import SERVER_STOP_SECONDS, Daemon, render_supervisord
 from bargeline.fleet.rpc import Supervisor
-from shared.errors import BargelineError
+from shared.errors import BargelineError, ConfigurationError
 from shared.settings import VARIABLES
 
 START_SECONDS = 20
@@ -20,7 +22,12 @@ START_SECONDS = 20
 
 def start_supervisor(paths: Paths) -> None:
     """Start supervisord, in a session of its own that outlives the terminal; returns when it answers."""
-    write_private(paths.configuration, render_supervisord(paths, "root" if os.geteuid() == 0 else None))
+    if importlib.util.find_spec("supervisor") is None:
+        raise ConfigurationError(
+            f"supervisord, which keeps the fleet's processes, is not installed. Install {EXTRA}, "
+            "or start `python -m workers.<kind>` for each kind under a supervisor of your own."
+        )
+    write_private(paths.configuration, render_supervisord(daemon(paths)))
     # It hands its own environment to every process, for ever; settings must come from the plan alone.
     unset = [part for name in VARIABLES for part in ("-u", name, "-u", f"{name}_FILE")]
     started = subprocess.run(
@@ -42,13 +49,25 @@ def start_supervisor(paths: Paths) -> None:
         time.sleep(0.05)
 
 
-def stop_supervisors(paths: Paths, say: Callable[[str], None]) -> bool:
+def daemon(paths: Paths) -> Daemon:
+    """What supervisord of the fleet that lies there is told about itself."""
+    return Daemon(
+        socket=paths.socket,
+        socket_mode="0700",
+        pid_file=paths.folder / "supervisord.pid",
+        logs=paths.logs,
+        include=f"{paths.programs.name}/*.conf",
+        user="root" if os.geteuid() == 0 else None,
+    )
+
+
+def stop_supervisors(paths: Paths, say: Callable[[str], None], worker_seconds: int) -> bool:
     """End every supervisord of this fleet, with what still runs under it; says whether there was one."""
     found = find_supervisors(paths)
     for process in found:
         say(f"stopping supervisord (pid {process.pid})")
-    # Asked to end, it stops its processes itself, all workers at once and then the servers.
-    killed = end(found, signal.SIGTERM, WORKER_STOP_SECONDS + SERVER_STOP_SECONDS)
+    # Asked to end, it stops its processes itself, one after the other; those that it does not get to are orphans then.
+    killed = end(found, signal.SIGTERM, worker_seconds + SERVER_STOP_SECONDS)
     for pid in killed:
         say(f"supervisord (pid {pid}) did not end and was killed")
     return bool(found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from bargeline.fleet.paths import Paths
-from bargeline.fleet.programs import SERVER_STOP_SECONDS, SERVERS, WORKER_STOP_SECONDS, kind_of, stop_order
+from bargeline.fleet.programs import SERVER_STOP_SECONDS, SERVERS, kind_of, stop_order
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def find_supervisors(paths: Paths) -> list[psutil.Process]:
     return found
 
 
-def stop_orphans(paths: Paths, supervisor_pid: int | None, say: Callable[[str], None]) -> list[str]:
+def stop_orphans(
+    paths: Paths, supervisor_pid: int | None, say: Callable[[str], None], worker_seconds: int
+) -> list[str]:
     """Stop what no supervisord looks after: workers drain first, then servers. Returns their names."""
     orphans = find_orphans(paths, supervisor_pid)
     for kind in dict.fromkeys(kind_of(orphan.name) for orphan in orphans):
@@ -68,7 +70,7 @@ def stop_orphans(paths: Paths, supervisor_pid: int | None, say: Callable[[str], 
         killed = end(
             [orphan.process for orphan in of_kind],
             ask,
-            SERVER_STOP_SECONDS if is_server else WORKER_STOP_SECONDS,
+            SERVER_STOP_SECONDS if is_server else worker_seconds,
         )
         for pid in killed:
             say(f"pid {pid} did not end and was killed")

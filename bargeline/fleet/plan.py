@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from bargeline.embedded.ports import choose_port
+from bargeline.embedded.servers import remembered_urls
 from bargeline.embedded.state import write_private
 from bargeline.fleet.paths import Paths
-from bargeline.fleet.programs import Program
+from bargeline.fleet.programs import Program, ends_by_itself, worker_priority, worker_stop_seconds
 from shared.errors import ConfigurationError
 from shared.pipeline import load_pipeline
 from shared.settings import Settings, load_settings
@@ -27,7 +28,7 @@ MOST_WORKERS = 99
 #: The worker whose port is remembered.
 TARGETS_WORKER = "janitor-01"
 #: These differ between the workers of a fleet: the fleet sets them.
-OWN_VARIABLES = ("CONSUMER_NAME", "METRICS_PORT", "BARGELINE_VAR")
+OWN_VARIABLES = ("CONSUMER_NAME", "METRICS_PORT", "BARGELINE_VAR", "BARGELINE_ENV_FILE")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Plan:
     def settings(self) -> Settings:
         """The settings that the workers have in common."""
         return load_settings(self.environment)
+
+    @property
+    def stop_seconds(self) -> int:
+        """Seconds that each worker is given to end."""
+        return worker_stop_seconds(self.settings)
 
     @property
     def urls(self) -> tuple[str | None, str | None]:
@@ -90,11 +96,7 @@ def make_plan(
     For a fleet that is running, the same settings from another folder, or on a machine that was renamed,
     change nothing.
     """
-    if settings.ingest_source == "stdin":
-        raise ConfigurationError(
-            "INGEST_SOURCE=stdin: a supervised worker has no standard input. Unset it, and pipe into "
-            "`INGEST_SOURCE=stdin python -m workers.ingest` beside the fleet."
-        )
+    refuse_stdin(settings)
     merged = check_counts({**DEFAULT_COUNTS, **(remembered.counts if remembered else {}), **counts})
     plan = Plan(
         counts=merged,
@@ -108,6 +110,15 @@ def make_plan(
         same = remembered.environment == plan.environment
         return replace(plan, host=remembered.host, directory=remembered.directory if same else plan.directory)
     return plan
+
+
+def refuse_stdin(settings: Settings) -> None:
+    """Raise ConfigurationError if events are to come from standard input."""
+    if settings.ingest_source == "stdin":
+        raise ConfigurationError(
+            "INGEST_SOURCE=stdin: a supervised worker has no standard input. Unset it, and pipe into "
+            "`INGEST_SOURCE=stdin python -m workers.ingest` beside the fleet."
+        )
 
 
 def check_counts(counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -153,15 +164,16 @@ def worker_program(worker: str, plan: Plan, paths: Paths, urls: Mapping[str, str
     }
     return Program(
         name=worker,
-        command=(_python(), "-m", f"workers.{kind}"),
+        command=(this_python(), "-m", f"workers.{kind}"),
         directory=Path(plan.directory),
         environment=environment,
-        priority=200,
-        ends=kind == "ingest" and not {"INGEST_WATCH", "INGEST_FOLLOW"} & _switched_on(environment),
+        priority=worker_priority(kind),
+        stop_seconds=plan.stop_seconds,
+        ends=ends_by_itself(kind, load_settings(environment)),
     )
 
 
-def _python() -> str:
+def this_python() -> str:
     """This Python, by the same name however this command was started (python, python3, python3.11)."""
     in_venv = sys.prefix != sys.base_prefix
     return str(Path(sys.prefix) / "bin" / "python3") if in_venv else sys.executable
@@ -173,18 +185,20 @@ def _source(plan: Plan, paths: Paths) -> dict[str, str]:
     # A single line would be split at its spaces.
     inbox = {"INGEST_SOURCE": "file", "INGEST_PATH": f"{pattern}\n{pattern}" if " " in pattern else pattern}
     chosen = inbox.keys() & plan.environment.keys()
-    watch = {} if "INGEST_FOLLOW" in _switched_on(plan.environment) else {"INGEST_WATCH": "true"}
+    watch = {} if plan.settings.ingest_follow else {"INGEST_WATCH": "true"}
     return {**({} if chosen else inbox), **watch}
 
 
-def _switched_on(environment: Mapping[str, str]) -> set[str]:
-    return {name for name, value in environment.items() if value == "true"}
-
-
 def _environment(settings: Settings, directory: Path) -> dict[str, str]:
-    """The settings that were given, as variables again; files of secrets are resolved."""
+    """The settings that were given, as variables again; files of secrets are resolved.
+
+    The embedded servers' own URLs count as not given: a shell has them after ``eval "$(bargeline env)"``.
+    """
     given = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
     environment = {name: _text(value) for name, value in sorted(given.items()) if name not in OWN_VARIABLES}
+    for name, embedded in zip(("REDIS_URL", "DATABASE_URL"), remembered_urls(settings.var), strict=True):
+        if embedded is not None and environment.get(name) == embedded:
+            del environment[name]
     folder = directory / Path(settings.pipeline).expanduser()
     if (folder / "pipeline.toml").is_file():
         environment["PIPELINE"] = str(folder)

@@ -1,6 +1,6 @@
 """What the fleet is doing now."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -54,6 +54,8 @@ class FleetStatus:
     groups: tuple[GroupVerdict, ...] = ()
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     remote: bool = False
+    #: Workers of the pipeline that something else started: by hand, or on another machine.
+    others: tuple[ProcessStatus, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -66,18 +68,24 @@ class FleetStatus:
 
 def remote_status(var: Path, redis_url: str, pipeline: str) -> FleetStatus:
     """Status of a fleet that something else supervises, as far as Redis knows it. Raises TransientError."""
-    workers = (
-        ProcessStatus(lease.name, lease.kind, "LIVE", lease.pid, None, True, None, lease.name, lease.metrics)
-        for lease in read_leases(redis_url, pipeline).values()
-    )
     return FleetStatus(
         str(var),
         pipeline,
-        workers=tuple(sorted(workers, key=lambda one: (KINDS.index(one.kind), one.name))),
+        workers=_live(read_leases(redis_url, pipeline), known=set()),
         groups=tuple(read_verdicts(redis_url, pipeline)),
         sources=_sources(redis_url, pipeline),
         remote=True,
     )
+
+
+def _live(leases: Mapping[str, Lease], known: Collection[str]) -> tuple[ProcessStatus, ...]:
+    """The workers that hold a lease, but for those whose consumer name is known."""
+    workers = (
+        ProcessStatus(lease.name, lease.kind, "LIVE", lease.pid, None, True, None, lease.name, lease.metrics)
+        for lease in leases.values()
+        if lease.name not in known
+    )
+    return tuple(sorted(workers, key=lambda one: (KINDS.index(one.kind), one.name)))
 
 
 def status(var: Path) -> FleetStatus:
@@ -98,6 +106,7 @@ def status(var: Path) -> FleetStatus:
         servers=tuple(_server(name, plan, var, processes) for name in ENGINES),
         workers=tuple(_worker(name, processes.get(name), plan.consumer(name), leases) for name in plan.workers),
         orphans=tuple(orphan.process.pid for orphan in find_orphans(paths, pid)),
+        others=() if isinstance(leases, str) else _live(leases, {plan.consumer(name) for name in plan.workers}),
         groups=() if redis_down else _groups(redis_url, plan.pipeline),
         sources={} if redis_down else _sources(redis_url, plan.pipeline),
     )

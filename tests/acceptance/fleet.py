@@ -114,6 +114,16 @@ class Truth:
     events: int
     by_timezone: dict[str, tuple[int, int]]
 
+    def __add__(self, other: "Truth") -> "Truth":
+        zones = dict.fromkeys((*self.by_timezone, *other.by_timezone), (0, 0))
+        for truth in (self, other):
+            for zone, (mobile, total) in truth.by_timezone.items():
+                zones[zone] = (zones[zone][0] + mobile, zones[zone][1] + total)
+        return Truth(self.events + other.events, zones)
+
+
+NOTHING = Truth(0, {})
+
 
 def generated(path: Path, seed: int, count: int) -> Truth:
     """Write clicks to a file and say what has to come of them."""

@@ -27,6 +27,8 @@ def folder() -> Iterator[Path]:
         try:
             yield copy
         finally:
+            for pid_file in parent.rglob("run/supervisord.pid"):
+                _run(f"supervisorctl -c {pid_file.parents[1]}/supervisord.conf shutdown", copy)
             for fleet in {path.parents[1] for path in parent.rglob("supervisor/plan.json")}:
                 _run("bargeline down --delete-data", copy, BARGELINE_VAR=str(fleet))
 

@@ -1,4 +1,7 @@
-"""Scaling while events flow: only the difference is touched, and the count ends exact."""
+"""Scaling while events flow: only the difference is touched, and the count ends exact.
+
+Of the three ways of docs/scale.md two are here; `supervisorctl` alone is in test_host.py.
+"""
 
 import os
 import signal
@@ -12,10 +15,41 @@ from pathlib import Path
 import pytest
 
 from shared.streams import live_workers
-from tests.acceptance.fleet import Fleet, assert_exact, fleet, generated
+from tests.acceptance.fleet import NOTHING, Fleet, Truth, assert_exact, fleet, generated
 from tests.wait import until
 
-EVENTS = 100_000
+EVENTS = 50_000
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet with one worker of each kind; each test leaves it so."""
+    with fleet(tmp_path_factory.mktemp("scale") / "var") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def loads(up: Fleet) -> "Loads":
+    return Loads(up)
+
+
+class Loads:
+    """Files that are carried into the fleet, one after the other, and what has to be in PostgreSQL of all of them."""
+
+    def __init__(self, up: Fleet) -> None:
+        self._up = up
+        self._truth: Truth = NOTHING
+
+    def flow(self, folder: Path, seed: int) -> None:
+        """Drop a file into the inbox; returns when events of it are loaded."""
+        before = self._truth.events
+        self._truth += generated(folder / f"{seed}.ndjson", seed, EVENTS)
+        (folder / f"{seed}.ndjson").rename(self._up.var / "inbox" / f"{seed}.ndjson")
+        until(partial(self._up.has_loaded, before), what="events to flow")
+
+    def assert_exact(self) -> None:
+        """Every event of every file is in its table, once."""
+        assert_exact(self._up, self._truth, self._up.url("DATABASE_URL"))
 
 
 def _pids(found: Fleet) -> dict[str, int | None]:
@@ -24,7 +58,7 @@ def _pids(found: Fleet) -> dict[str, int | None]:
 
 @contextmanager
 def _by_hand(found: Fleet, log: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A transform worker started as the README says, under a name of its own."""
+    """A transform worker started as docs/scale.md says, under a name of its own."""
     environment: Mapping[str, str] = {
         **found.env(),
         "REDIS_URL": found.url("REDIS_URL"),
@@ -49,44 +83,51 @@ def _live(found: Fleet) -> set[str]:
 
 
 @pytest.mark.timeout(300)
-def test_scale_touches_only_the_difference_and_workers_join_by_hand(tmp_path: Path) -> None:
-    truth = generated(tmp_path / "clicks.ndjson", seed=4, count=EVENTS)
-    with fleet(tmp_path / "var") as found:
-        before = _pids(found)
-        (tmp_path / "clicks.ndjson").rename(tmp_path / "var" / "inbox" / "clicks.ndjson")
-        until(partial(found.has_loaded, 0), what="events to flow")
+def test_bargeline_scale_touches_only_the_difference_and_the_count_is_exact(
+    up: Fleet, loads: Loads, tmp_path: Path
+) -> None:
+    before = _pids(up)
+    loads.flow(tmp_path, seed=4)
+    up.run("scale", "transform=4")
+    four = _pids(up)
+    assert {f"transform-{number:02}" for number in range(1, 5)} <= four.keys()
+    assert {name: four[name] for name in before} == before
+    up.run("scale", "transform=1")
+    assert _pids(up) == before
+    loads.assert_exact()
 
-        found.run("scale", "transform=4")
-        four = _pids(found)
-        assert {f"transform-{number:02}" for number in range(1, 5)} <= four.keys()
-        assert {name: four[name] for name in before} == before
 
-        with _by_hand(found, tmp_path / "hand.log", "by-hand") as hand:
-            until(lambda: "by-hand" in _live(found), what="the worker started by hand to join")
-            found.run("scale", "transform=1")
-            assert _pids(found) == before
-            hand.send_signal(signal.SIGTERM)
-            assert hand.wait(30) == 0, (tmp_path / "hand.log").read_text()
-        assert "by-hand" not in _live(found), "a worker that ends gives its name back"
-        assert_exact(found, truth, found.url("DATABASE_URL"))
+@pytest.mark.timeout(300)
+def test_one_more_worker_by_hand_joins_and_leaves_and_the_count_is_exact(
+    up: Fleet, loads: Loads, tmp_path: Path
+) -> None:
+    before = _pids(up)
+    loads.flow(tmp_path, seed=5)
+    with _by_hand(up, tmp_path / "hand.log", "by-hand") as hand:
+        until(lambda: "by-hand" in _live(up), what="the worker started by hand to join")
+        loads.flow(tmp_path, seed=6)
+        hand.send_signal(signal.SIGTERM)
+        assert hand.wait(30) == 0, (tmp_path / "hand.log").read_text()
+    assert "by-hand" not in _live(up), "a worker that ends gives its name back"
+    assert _pids(up) == before
+    loads.assert_exact()
 
 
 @pytest.mark.timeout(120)
-def test_a_taken_name_is_waited_for_then_refused(tmp_path: Path) -> None:
-    with fleet(tmp_path / "var") as found:
-        taken = found.processes()["transform-01"].consumer
-        assert taken
-        log = tmp_path / "second.log"
-        with _by_hand(found, log, taken) as second:
-            until(lambda: "name is held, waiting" in log.read_text(), what="the second worker to wait")
-            assert second.wait(60) == 3
-        assert f"CONSUMER_NAME={taken}" in log.read_text()
-        # One whose holder was frozen and is gone from the list takes over instead.
-        os.kill(found.pid("transform-01"), signal.SIGSTOP)
-        try:
-            with _by_hand(found, tmp_path / "third.log", taken) as third:
-                until(lambda: "started" in (tmp_path / "third.log").read_text(), seconds=40, what="the take-over")
-                third.send_signal(signal.SIGTERM)
-                assert third.wait(30) == 0
-        finally:
-            os.kill(found.pid("transform-01"), signal.SIGCONT)
+def test_a_taken_name_is_waited_for_then_refused(up: Fleet, tmp_path: Path) -> None:
+    taken = up.processes()["transform-01"].consumer
+    assert taken
+    log = tmp_path / "second.log"
+    with _by_hand(up, log, taken) as second:
+        until(lambda: "name is held, waiting" in log.read_text(), what="the second worker to wait")
+        assert second.wait(60) == 3
+    assert f"CONSUMER_NAME={taken}" in log.read_text()
+    # One whose holder was frozen and is gone from the list takes over instead.
+    os.kill(up.pid("transform-01"), signal.SIGSTOP)
+    try:
+        with _by_hand(up, tmp_path / "third.log", taken) as third:
+            until(lambda: "started" in (tmp_path / "third.log").read_text(), seconds=40, what="the take-over")
+            third.send_signal(signal.SIGTERM)
+            assert third.wait(30) == 0
+    finally:
+        os.kill(up.pid("transform-01"), signal.SIGCONT)

@@ -1,6 +1,8 @@
 """Configuration of supervisord, plans and logs, without starting anything."""
 
+import importlib.util
 import os
+import platform
 import re
 import socket
 import stat
@@ -13,14 +15,18 @@ from supervisor.options import ServerOptions
 
 from bargeline.embedded.state import write_private
 from bargeline.fleet.apply import write_programs
+from bargeline.fleet.control import urls
+from bargeline.fleet.launch import daemon, start_supervisor
 from bargeline.fleet.logs import last_lines, log_names, logs
 from bargeline.fleet.paths import SOCKET_PATH_BYTES, Paths
 from bargeline.fleet.plan import Plan, make_plan, read_plan, worker_program, write_plan
-from bargeline.fleet.programs import Program, render, render_supervisord, stop_order
+from bargeline.fleet.programs import Program, render, render_supervisord, stop_order, worker_priority
 from bargeline.fleet.readiness import worker_readiness
 from bargeline.fleet.rpc import ProcessState, Supervisor
 from shared.errors import ConfigurationError, Unreachable
+from shared.run import DRAIN_SECONDS
 from shared.settings import load_settings
+from shared.topology import KINDS
 
 HARD_VALUES = {
     "COMMA": "a,b=c",
@@ -46,14 +52,15 @@ def plan_of(environment: dict[str, str], remembered: Plan | None = None, **count
 
 
 def test_supervisord_reads_what_was_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = Program("transform-01", ("/bin/echo", "a b", "%", ""), paths.var, HARD_VALUES)
+    filled_in = {"CONSUMER_NAME": "%(host_node_name)s-%(program_name)s"}
+    program = Program("transform-01", ("/bin/echo", "a b", "%", ""), paths.var, 40, HARD_VALUES, filled_in)
     write_programs(paths, [program])
-    write_private(paths.configuration, render_supervisord(paths, None))
+    write_private(paths.configuration, render_supervisord(daemon(paths)))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)  # supervisord warns root
     options = ServerOptions()
     options.realize(["-c", str(paths.configuration)])
     ((process,),) = [group.process_configs for group in options.process_group_configs]
-    assert process.environment == HARD_VALUES
+    assert process.environment == HARD_VALUES | {"CONSUMER_NAME": f"{platform.node()}-transform-01"}
     assert process.command == "/bin/echo 'a b' % ''"
     assert process.directory == str(paths.var)
     assert process.stdout_logfile == str(paths.log("transform-01"))
@@ -64,7 +71,7 @@ def test_supervisord_reads_what_was_written(paths: Paths, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("value", ["both \" and '", "'quoted'", "a #comment", "a ;comment", "a\n\nb", "a\rb"])
 def test_a_value_that_supervisord_would_misread_is_refused_by_name_only(paths: Paths, value: str) -> None:
     with pytest.raises(ConfigurationError, match="SECRET has a value") as refused:
-        render(Program("transform-01", ("true",), paths.var, {"SECRET": value}), paths)
+        render(Program("transform-01", ("true",), paths.var, 40, {"SECRET": value}), paths.logs)
     assert value not in str(refused.value)
 
 
@@ -76,14 +83,14 @@ def test_a_state_folder_that_supervisord_would_misread_is_refused(tmp_path: Path
 
 def test_files_with_passwords_are_private(paths: Paths) -> None:
     write_plan(paths, plan_of({"DATABASE_URL": "postgresql://u:secret@host/db"}))
-    write_programs(paths, [Program("loader-01", ("true",), paths.var, {"A": "b"})])
+    write_programs(paths, [Program("loader-01", ("true",), paths.var, 40, {"A": "b"})])
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (paths.plan, *paths.programs.iterdir())}
     assert modes == {0o600}
     assert stat.S_IMODE(paths.folder.stat().st_mode) == 0o700
 
 
 def test_writing_programs_touches_only_what_differs(paths: Paths) -> None:
-    programs = [Program(f"transform-{number:02}", ("true",), paths.var) for number in (1, 2, 3)]
+    programs = [Program(f"transform-{number:02}", ("true",), paths.var, 40) for number in (1, 2, 3)]
     write_programs(paths, programs)
     first = paths.programs / "transform-01.conf"
     before = first.stat().st_ino
@@ -140,7 +147,9 @@ def test_ingest_watches_the_inbox_unless_told_otherwise(paths: Paths) -> None:
     assert not followed.ends
     once = worker_program("ingest-01", plan_of({"INGEST_PATH": "/data/a", "INGEST_WATCH": "false"}), paths, {})
     assert once.ends
-    assert "autorestart = unexpected\nstartsecs = 0\n" in render(once, paths)
+    text = render(once, paths.logs)
+    assert "\nautorestart = unexpected\n" in text
+    assert "\nstartsecs = 0\n" in text
 
 
 def test_a_supervised_worker_has_no_standard_input() -> None:
@@ -174,6 +183,17 @@ def test_a_damaged_plan_is_named(paths: Paths) -> None:
         read_plan(paths)
 
 
+def test_servers_that_are_given_are_taken_whatever_lies_in_the_folder(paths: Paths) -> None:
+    paths.plan.write_text("{")
+    servers = {"REDIS_URL": "redis://r/0", "DATABASE_URL": "postgresql://d/x"}
+    assert urls(load_settings({**servers, "BARGELINE_VAR": str(paths.var)})) == servers
+
+
+def test_without_a_fleet_the_server_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="or DATABASE_URL to what your workers use"):
+        urls(load_settings({"REDIS_URL": "redis://r/0", "BARGELINE_VAR": str(tmp_path)}))
+
+
 def test_upstream_stops_first_and_servers_last() -> None:
     names = ["postgres", "valkey", "janitor-01", "loader-02", "transform-01", "ingest-01"]
     assert sorted(names, key=stop_order) == [
@@ -184,6 +204,16 @@ def test_upstream_stops_first_and_servers_last() -> None:
         "valkey",
         "postgres",
     ]
+
+
+def test_supervisord_that_ends_stops_upstream_first() -> None:
+    assert sorted(KINDS, key=worker_priority) == ["janitor", "loader", "transform", "ingest"]
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [("1", DRAIN_SECONDS + 10), ("30", 40), ("119.5", 130)])
+def test_a_worker_may_finish_what_user_code_does(paths: Paths, timeout: str, seconds: int) -> None:
+    plan = plan_of({"TRANSFORM_TIMEOUT_SECONDS": timeout})
+    assert worker_program("transform-01", plan, paths, {}).stop_seconds == seconds
 
 
 def process(state: str, exit_status: int = 0, error: str = "") -> ProcessState:
@@ -243,3 +273,11 @@ def test_logs_of_one_of_a_kind_or_all(paths: Paths) -> None:
 
 def test_the_last_lines_of_nothing(tmp_path: Path) -> None:
     assert last_lines(tmp_path / "none.log", 5) == []
+
+
+def test_without_supervisord_the_command_says_what_to_install(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "supervisor" else find_spec(name))
+    with pytest.raises(ConfigurationError, match=r"supervisord.*is not installed.*extra `embedded`"):
+        start_supervisor(paths)
+    assert not paths.configuration.exists()
