@@ -117,6 +117,9 @@ HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "event_latency_seconds": ("From accepted to committed, of the oldest event of each entry", _SECONDS),
 }
 
+#: Which of them a process of each kind has.
+OBSERVED = {"transform": ("batch_seconds", "batch_events"), "loader": tuple(HISTOGRAMS)}
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -178,7 +181,7 @@ class Metrics:
         self._begin_at_0()
 
     def _begin_at_0(self) -> None:
-        """Export each counter from the start: one that came into being at 1 would not count as a rise."""
+        """Export all that is counted from the start: what came into being at 1 would not count as a rise."""
         pipeline, stage = self.labels
         for outcome in OUTCOMES[stage]:
             self._counters["events"].labels(pipeline, stage, outcome)
@@ -186,6 +189,8 @@ class Metrics:
             self._counters["incidents"].labels(pipeline, kind)
         for reclaimed in STAGES if stage == "janitor" else ():
             self._counters["reclaimed_entries"].labels(pipeline, reclaimed)
+        for name in OBSERVED.get(stage, ()):
+            self._histograms[name].labels(pipeline, stage)
 
     def step(self, seconds: float, events: int) -> None:
         """Note a step that carried events."""

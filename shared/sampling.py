@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+import structlog
+
 from shared.accounting import balance
 from shared.errors import BargelineError
 from shared.metrics import Metrics, Sample
@@ -15,6 +17,7 @@ from shared.streams.inspect import GroupState, figures, group_state, memory_rati
 from shared.topology import STAGES
 from shared.verdicts import WORDS, GroupVerdict, Observation, judge, recent
 
+log = structlog.get_logger()
 #: Stage → what was observed of its group within the window.
 Seen = dict[str, list[Observation]]
 
@@ -25,7 +28,12 @@ def start(client: Client, metrics: Metrics, seconds: float, stages: Sequence[str
     def forever() -> None:
         seen: Seen = {}
         while True:
-            metrics.gauges.replace(sample(client, stages, pipeline, seen))
+            try:
+                metrics.gauges.replace(sample(client, stages, pipeline, seen))
+            except Exception:
+                # Without this thread the last sample would be served for ever, as if all stood still.
+                metrics.gauges.replace(())
+                log.exception("cannot sample", action="sample")
             time.sleep(seconds)
 
     threading.Thread(target=forever, name="sampler", daemon=True).start()

@@ -1,23 +1,44 @@
-"""A real Prometheus finds and scrapes every worker; promtool has no complaint."""
+"""A real Prometheus and a real Alertmanager watch a real fleet, with the files of deploy/."""
 
-import json
 import subprocess
-import urllib.parse
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
-from bargeline.embedded.ports import choose_port
-from tests.acceptance.fleet import Fleet, fleet
+from deploy.prometheus.render import THRESHOLDS
+from tests.acceptance.fleet import Fleet, fleet, generated
+from tests.acceptance.monitoring import Monitoring, fetch, monitoring
 from tests.wait import until
 
+pytestmark = pytest.mark.timeout(180)
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        content: bytes = answer.read()
-    return content
+#: As shipped → in seconds.
+SCALED = {
+    '{ age_seconds = 60, window = "1m", for = "1m" }': '{ age_seconds = 3, window = "3s", for = "1s" }',
+    '{ age_seconds = 300, window = "5m", for = "1m" }': '{ age_seconds = 4, window = "3s", for = "1s" }',
+    '{ age_seconds = 60, for = "2m" }': '{ age_seconds = 2, for = "1s" }',
+}
+STALLED = ("BargelineNoProgress", "critical", "loader")
+LATE = ("BargelineOldestEvent", "warning", "loader")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    var = tmp_path_factory.mktemp("fleet") / "var"
+    with fleet(var, "--transform", "2", environment={"SAMPLE_SECONDS": "0.5"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def watching(found: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]:
+    thresholds = THRESHOLDS.read_text()
+    for shipped, scaled in SCALED.items():
+        assert shipped in thresholds
+        thresholds = thresholds.replace(shipped, scaled)
+    with monitoring(tmp_path_factory.mktemp("monitoring"), _address(found, "janitor-01"), thresholds) as running:
+        yield running
 
 
 def _address(found: Fleet, name: str) -> str:
@@ -26,53 +47,59 @@ def _address(found: Fleet, name: str) -> str:
     return address
 
 
-def _after_restart(found: Fleet) -> str:
-    found.run("restart", "janitor")
-    return _address(found, "janitor-01")
-
-
-def _healthy(port: int) -> set[str]:
-    try:
-        found: dict[str, Any] = json.loads(_get(f"http://127.0.0.1:{port}/api/v1/targets"))
-    except OSError:
-        return set()
-    return {target["labels"]["consumer"] for target in found["data"]["activeTargets"] if target["health"] == "up"}
-
-
-@pytest.mark.needs_program("prometheus")
-@pytest.mark.timeout(180)
-def test_prometheus_scrapes_every_worker_through_http_sd(tmp_path: Path) -> None:
-    with fleet(tmp_path / "var", "--transform", "2") as found:
-        workers = {process.consumer for process in found.processes().values() if process.consumer}
-        config = tmp_path / "prometheus.yml"
-        shipped = (Path(__file__).parents[2] / "deploy" / "prometheus.yml").read_text()
-        config.write_text(shipped.replace("127.0.0.1:9400", _address(found, "janitor-01")).replace("5s", "1s"))
-        port = choose_port(set())
-        command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
-        with (tmp_path / "prometheus.log").open("wb") as log:
-            server = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-        try:
-            until(lambda: _healthy(port) == workers, seconds=60, what=f"{workers} to be scraped")
-            assert _address(found, "janitor-01") == _after_restart(found), "Prometheus would lose the list of workers"
-            query = urllib.parse.quote("max by (pipeline, group) (bargeline_group_lag_events)")
-            until(
-                lambda: (
-                    len(json.loads(_get(f"http://127.0.0.1:{port}/api/v1/query?query={query}"))["data"]["result"]) == 2
-                ),
-                what="lag of both groups",
-            )
-        finally:
-            server.terminate()
-            server.wait(30)
+def _value(watching: Monitoring, expression: str) -> float | None:
+    series = watching.query(expression)
+    return float(series[0]["value"][1]) if series else None
 
 
 @pytest.mark.needs_program("promtool")
-def test_promtool_has_no_complaint(tmp_path: Path) -> None:
-    with fleet(tmp_path / "var") as found:
-        for name in ("ingest-01", "transform-01", "loader-01", "janitor-01"):
-            metrics = _get(f"http://{_address(found, name)}/metrics")
-            assert b"bargeline_build_info" in metrics
-            done = subprocess.run(
-                ["promtool", "check", "metrics"], input=metrics, capture_output=True, check=False, timeout=30
-            )
-            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), name
+def test_promtool_has_no_complaint_about_the_metrics(found: Fleet) -> None:
+    for name in ("ingest-01", "transform-01", "loader-01", "janitor-01"):
+        metrics = fetch(f"http://{_address(found, name)}/metrics")
+        assert b"bargeline_build_info" in metrics
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=metrics, capture_output=True, check=False, timeout=30
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), name
+
+
+@pytest.mark.needs_program("prometheus")
+@pytest.mark.needs_program("prometheus-alertmanager")
+def test_prometheus_scrapes_every_worker_and_knows_it_again_after_a_restart(found: Fleet, watching: Monitoring) -> None:
+    workers = {process.consumer for process in found.processes().values() if process.consumer}
+    until(lambda: watching.healthy() == workers, seconds=60, what=f"{workers} to be scraped")
+    until(lambda: len(watching.query("pipeline_group:bargeline_group_lag_seconds:max")) == 2, what="both groups")
+    assert all("janitor-01" in one["metric"]["instance"] for one in watching.query("bargeline_dead_letter_events"))
+    assert watching.query('bargeline_incidents_total{kind="epoch_ended"}'), "the label of the target hides the metric's"
+    mine = 'bargeline_consumer_pending_entries{consumer=~".*-loader-01"}'
+    until(lambda: watching.query(mine), what="the metrics' own label of the consumer")
+    address = _address(found, "janitor-01")
+    started = 'process_start_time_seconds{instance=~".*-janitor-01"}'
+    before = _value(watching, started)
+    found.run("restart", "janitor")
+    assert _address(found, "janitor-01") == address, "Prometheus would lose the list of workers"
+    until(lambda: _value(watching, started) not in (before, None), what="the new janitor to be scraped")
+    assert _value(watching, f"changes({started}[1m])") == 1
+
+
+@pytest.mark.needs_program("prometheus")
+@pytest.mark.needs_program("prometheus-alertmanager")
+def test_a_stalled_loader_is_told_and_its_going_on_too(found: Fleet, watching: Monitoring, tmp_path: Path) -> None:
+    generated(tmp_path / "clicks.ndjson", 1, 2_000)
+    told = watching.notified.told
+    with psycopg.connect(found.url("DATABASE_URL")) as locking:
+        locking.execute("LOCK TABLE clicks IN SHARE MODE")
+        found.run("ingest", str(tmp_path / "clicks.ndjson"))
+        until(lambda: watching.alerts().get(STALLED) == "active", seconds=60, what="the alert at Alertmanager")
+        until(lambda: watching.alerts().get(LATE) == "suppressed", what="its consequence to be kept quiet")
+        until(lambda: [one for one in told("firing") if one["severity"] == "critical"], what="the webhook to be told")
+    critical = {
+        "alertname": "BargelineNoProgress",
+        "severity": "critical",
+        "pipeline": "clickstream",
+        "group": "loader",
+    }
+    assert all(one == critical for one in told("firing") if one["severity"] == "critical")
+    until(lambda: critical in told("resolved"), seconds=60, what="the webhook to be told that it is over")
+    until(lambda: not watching.alerts(), what="Alertmanager to have nothing left")
+    assert found.settled(2_000)

@@ -323,19 +323,24 @@ def test_consumers_that_are_gone_are_forgotten_after_a_while(kept: Kept, monkeyp
     assert names() == {"busy", "live", RECLAIMED}
 
 
-@pytest.mark.parametrize("missing", ["group", "stream"])
-def test_a_group_that_is_missing_is_made_from_the_beginning(kept: Kept, missing: str) -> None:
-    stream = kept.client.topology.stream("raw")
-    if missing == "group":
-        protocol.added(kept.client, 1)
-        kept.client.call("XGROUP", "DESTROY", stream, "transform")
-    else:
-        kept.client.call("DEL", stream)
-        protocol.added(kept.client, 1)
+def test_a_group_that_is_missing_is_made_from_the_beginning(kept: Kept) -> None:
+    protocol.added(kept.client, 1)
+    protocol.settle_raw(kept.client, Outcome(protocol.read(kept.client)[0], filtered=1))
+    protocol.added(kept.client, 2)
+    kept.client.call("XGROUP", "DESTROY", kept.client.topology.stream("raw"), "transform")
+    keeper = kept.janitor(seconds=0)
+    keeper._sweep()
+    assert protocol.numbers(protocol.read(kept.client)[-1].fields) == [2]
+    assert incidents(keeper, "group_missing") == 1
+
+
+def test_a_group_that_never_settled_anything_is_made_and_was_not_missing(kept: Kept) -> None:
+    kept.client.call("DEL", kept.client.topology.stream("raw"))
+    protocol.added(kept.client, 1)
     keeper = kept.janitor(seconds=0)
     keeper._sweep()
     assert [protocol.numbers(entry.fields) for entry in protocol.read(kept.client)] == [[1]]
-    assert incidents(keeper, "group_missing") == 1
+    assert incidents(keeper, "group_missing") == 0
 
 
 def ledger_ids(kept: Kept, stream: str = "") -> list[str]:
@@ -396,7 +401,8 @@ def test_a_step_lists_the_live_workers_for_prometheus(kept: Kept) -> None:
     lease = own_lease("loader", "one", "127.0.0.1:4321")
     kept.client.script("lease", "take", "loader", "one", msgspec.json.encode(lease), 10_000, "")
     keeper.step()
-    labels = {"kind": "loader", "consumer": "one", "host": lease.host}
+    pipeline = kept.client.topology.partition
+    labels = {"pipeline": pipeline, "kind": "loader", "worker": "one", "host": lease.host}
     assert msgspec.json.decode(keeper.targets) == [{"targets": ["127.0.0.1:4321"], "labels": labels}]
 
 

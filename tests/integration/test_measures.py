@@ -1,11 +1,14 @@
 """What an operator or an autoscaler is told: exact where Redis' own figures are not, and absent where unknown."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from shared import sampling
 from shared.generate import write_clicks
+from shared.metrics import Metrics, Sample
 from shared.pipeline import load_pipeline
 from shared.sampling import Seen, sample
 from shared.streams import Client, ensure_group
@@ -150,3 +153,23 @@ def test_the_verdict_is_known_from_the_second_look_on(client: Client) -> None:
     assert (then["group_added_events", "transform"], then["group_settled_events", "transform"]) == (5, 3)
     assert then["group_drain_seconds", "transform"] > 0
     lease.release()
+
+
+def test_a_sampler_that_fails_shows_nothing_and_goes_on(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_pipeline("clickstream")
+    metrics = Metrics(pipeline.name, "transform")
+    found = Sample("retry_events", ("clickstream",), 7)
+    shown: list[list[Sample]] = []
+
+    def failing_once(*_: Any) -> list[Sample]:
+        shown.append(list(metrics.gauges.samples))
+        if len(shown) == 2:
+            raise RuntimeError("nobody thought of this")
+        if len(shown) == 4:
+            threading.Event().wait()  # for ever: the thread ends with this process
+        return [found]
+
+    monkeypatch.setattr(sampling, "sample", failing_once)
+    sampling.start(client, metrics, 0.01, ["raw"], pipeline)
+    until(lambda: len(shown) == 4, what="four samples")
+    assert shown == [[], [found], [], [found]]

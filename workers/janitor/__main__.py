@@ -72,11 +72,16 @@ class Janitor:
             self._repaired_at = time.monotonic()
 
     def _http_sd(self) -> bytes:
-        """Prometheus' http_sd format: the live workers of every kind."""
+        """Prometheus' http_sd format: the live workers of every kind.
+
+        The name is not called `consumer`: the metrics have such a label of their own. The pipeline tells workers of
+        the same name apart.
+        """
+        pipeline = self._runtime.pipeline.name
         groups = [
             {
                 "targets": [lease.metrics],
-                "labels": {"kind": lease.kind, "consumer": lease.name, "host": lease.host},
+                "labels": {"pipeline": pipeline, "kind": lease.kind, "worker": lease.name, "host": lease.host},
             }
             for lease in live_workers(self._client)
         ]
@@ -206,7 +211,10 @@ class Janitor:
                 log.info("forgot a consumer that is gone", action="forget", stage=stage, consumer=consumer.name)
 
     def _make_group(self, stage: str) -> None:
-        if ensure_group(self._client, stage, GROUP_OF_STAGE[stage]):
+        has_worked = ledger(self._client).get(f"{stage}.settled", 0) > 0
+        made = ensure_group(self._client, stage, GROUP_OF_STAGE[stage])
+        # On a fresh server nothing is missing: somebody has to be the first.
+        if made and has_worked:
             self._runtime.metrics.incident("group_missing")
             log.warning("a group was missing and was made from the beginning", action="group", stage=stage)
 
