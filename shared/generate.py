@@ -7,6 +7,7 @@ are promised to stay, those of the other methods are not.
 
 import itertools
 import random
+import sys
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ import msgspec
 
 T = TypeVar("T")
 
+#: Of demos: each run makes the same clicks.
+SEED = 1
 #: Share of clicks made by somebody not seen before; the others come from known people.
 NEW_USER_SHARE = 0.1
 #: So many come before anybody returns.
@@ -149,3 +152,7 @@ def _uuid4(draw: random.Random) -> str:
 
 _OS_BOUNDS = tuple(itertools.accumulate(_OS_WEIGHTS))
 _TIMEZONE_BOUNDS = tuple(itertools.accumulate(_TIMEZONES.values()))
+
+if __name__ == "__main__":
+    events, file = sys.argv[1:]  # such as `python -m shared.generate 1000 clicks.ndjson`
+    write_clicks(Path(file), SEED, int(events))

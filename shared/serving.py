@@ -1,5 +1,7 @@
 """The HTTP side of a worker: ``/metrics``, ``/healthz``, ``/readyz``, and what the janitor adds."""
 
+import contextlib
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +39,7 @@ def serve(
     checks: Mapping[str, Check],
     documents: Mapping[str, Document],
 ) -> tuple[_Server, str]:
-    """Serve in a thread; returns the server and its address as ``host:port``.
+    """Serve in a thread; returns the server and the address, as ``host:port``, that others reach it at.
 
     Raises ConfigurationError if the port cannot be had.
     """
@@ -50,7 +52,22 @@ def serve(
             "Choose another port, or METRICS_PORT=0 for any free one."
         ) from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    return server, f"{host}:{server.server_port}"
+    return server, f"{_reachable(host)}:{server.server_port}"
+
+
+def _reachable(host: str) -> str:
+    """What others connect to: 0.0.0.0 is every address of this machine, and none to anybody else."""
+    if host != "0.0.0.0":  # noqa: S104 -- compared, not listened on
+        return host
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo(name, None)
+        return name
+    # A name that this machine does not know itself tells others nothing: then the address of its default route.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(("192.0.2.1", 9))  # Nothing is sent: that only asks which address would send it.
+        return str(route.getsockname()[0])
+    return name
 
 
 def _application(

