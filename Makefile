@@ -3,12 +3,14 @@
 PYTHON ?= python3
 UV ?= uv
 ARGS ?=
+# Most tests wait for something, so more of them run side by side than there are cores.
+JOBS ?= 3
 
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test test-slow check bench chaos mutants clean distclean reference requirements moved
+.PHONY: help demo up down status test test-slow image-test check bench chaos mutants clean distclean reference requirements moved
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +28,7 @@ status: .venv/.run-stamp ## show the processes of the fleet
 	@.venv/bin/bargeline status $(ARGS)
 
 test: .venv/.dev-stamp ## run the tests on real servers, e.g. make test ARGS="tests/unit -x"
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: .venv/.dev-stamp ## run the corners of the fleet that `make test` leaves out (some minutes)
 	@.venv/bin/python -m pytest -m slow $(ARGS)
@@ -37,7 +39,10 @@ check: .venv/.dev-stamp ## check format, lint, types and imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 
-bench: .venv/.dev-stamp ## measure this fleet against the floor and the naive loop (about 3 minutes)
+image-test: .venv/.dev-stamp ## build the image and run a fleet of it (root; Debian packages of tests/apt-image.txt; about 3 minutes)
+	@.venv/bin/python -m pytest -m image $(ARGS)
+
+bench: .venv/.dev-stamp ## measure this fleet against the floor and the naive loop (about 4 minutes)
 	@.venv/bin/python -m bench $(ARGS)
 
 chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. make chaos SEED=1 (about 4 minutes)
@@ -54,12 +59,16 @@ clean: ## stop the fleet, remove its data (var/), results and caches
 distclean: clean ## the same, and remove .venv
 	@rm -rf .venv
 
-reference: .venv/.dev-stamp ## write docs/settings.md and docs/metrics.md anew
+reference: .venv/.dev-stamp ## write the generated pages, dashboards, alerts and supervisord files anew
 	@.venv/bin/python -m bargeline.reference docs
+	@.venv/bin/python -m bargeline.fleet.host deploy/supervisor
+	@.venv/bin/python -m deploy.grafana.build
+	@.venv/bin/python -m deploy.prometheus.render
 
 requirements: ## pin the requirements anew (needs uv)
-	$(COMPILE) --upgrade pyproject.toml --output-file requirements/run.txt
-	$(COMPILE) --upgrade pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	$(COMPILE) --upgrade pyproject.toml --extra embedded --output-file requirements/run.txt
+	$(COMPILE) --upgrade pyproject.toml --constraints requirements/run.txt --output-file requirements/image.txt
+	$(COMPILE) --upgrade pyproject.toml --extra embedded --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 
 # The scripts in .venv name its path: one that came along with a moved or copied checkout is made anew.

@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -24,7 +25,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # Started in the background a shell has Ctrl-C ignored, which every command that a test starts would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ours = {name for name in os.environ if name in VARIABLES or name.startswith((*OWN_PREFIXES, *SHARED_PREFIXES))}
-    config.stash[_given] = {name: os.environ.pop(name) for name in ours}
+    given = {name: os.environ.pop(name) for name in ours}
+    # Side by side, the process that hands out the tests has taken the variables from the environment already.
+    config.stash[_given] = getattr(config, "workerinput", {}).get("given", given)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that runs tests what the environment gave."""
+    node.workerinput["given"] = dict(node.config.stash[_given])
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -35,8 +44,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     programs.skip_without_programs(item)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := programs.summary_lines(config):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := programs.summary_lines(terminalreporter.getreports("skipped")):
         terminalreporter.section("Debian packages that are missing (tests/apt.txt)")
         for line in lines:
             terminalreporter.line(line)

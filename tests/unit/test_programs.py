@@ -18,8 +18,9 @@ def test_the_list_itself() -> None:
     assert all(program for brings in packages.values() for program in brings)
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_missing_program_is_reported_with_the_tests_it_skips(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    processes: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytester.makeconftest(
         """
@@ -28,8 +29,8 @@ def test_a_missing_program_is_reported_with_the_tests_it_skips(
         def pytest_runtest_setup(item):
             programs.skip_without_programs(item)
 
-        def pytest_terminal_summary(terminalreporter, config):
-            for line in programs.summary_lines(config):
+        def pytest_terminal_summary(terminalreporter):
+            for line in programs.summary_lines(terminalreporter.getreports("skipped")):
                 terminalreporter.line(line)
         """
     )
@@ -44,6 +45,6 @@ def test_a_missing_program_is_reported_with_the_tests_it_skips(
         """
     )
     monkeypatch.setenv("PATH", str(pytester.path))
-    result = pytester.runpytest(path)
+    result = pytester.runpytest("-n", processes, path)
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines("prometheus: skips *::test_rules")
