@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from bench import fleet, floor, machine, naive, report, rolling
+from bench import fleet, floor, machine, naive, report, rolling, sizes
 from bench.ground import Ground, ground, reset, rows, server_versions
 from bench.processes import Measured
 
@@ -15,10 +15,12 @@ ROLLING_WORKERS = (1, 2)
 
 
 def main() -> int:
-    """Measure, or with --write-readme put the last measurement into the README."""
+    """Measure, or with --write-readme put the last measurement into README.md and docs/capacity.md."""
     options = _options()
     if options.write_readme:
-        report.write_readme(report.markdown(report.latest()))
+        latest = report.latest()
+        report.write_between_markers(report.README, report.markdown(latest))
+        report.write_between_markers(report.CAPACITY, report.capacity(latest))
         return 0
     # A terminated benchmark ends its processes like an interrupted one.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
@@ -37,7 +39,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=200_000, help="for the floor and the fleet (%(default)s)")
     parser.add_argument("--naive-events", type=int, default=3_000, help="for the naive loop (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
-    parser.add_argument("--write-readme", action="store_true", help="put the last measurement into the README")
+    parser.add_argument("--write-readme", action="store_true", help="put the last measurement into README and docs")
     return parser.parse_args()
 
 
@@ -60,6 +62,7 @@ def _measure(events: int, naive_events: int, rounds: int, rolling_workers: Seque
             seconds = restarts[-1].longest_pause_seconds
             print(f"rolling restart, {workers} of a kind: longest pause {seconds:.2f} s", file=sys.stderr)
         return report.Result(
+            sizes=sizes.measure(place),
             at=datetime.now(UTC),
             machine=machine.describe(),
             servers=server_versions(place),

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from bench.rolling import EVENTS_PER_SECOND, Rolling
+from bench.sizes import Sizes
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
+CAPACITY = README.parent / "docs" / "capacity.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 CONTENDERS = {"floor": "floor", "fleet": "**Bargeline**", "naive": "naive loop"}
 
@@ -34,6 +36,7 @@ class Result(msgspec.Struct, frozen=True):
     event_bytes: int
     runs: list[Run]
     rolling: list[Rolling]
+    sizes: Sizes
 
 
 def save(result: Result) -> Path:
@@ -64,7 +67,25 @@ def markdown(result: Result) -> str:
         spread = f"{_figure(rates[name])} ({_figure(min(measured))}-{_figure(max(measured))})"
         figures = (rates[name] / rates["floor"], rates[name] / rates["naive"], _cpu(result.runs, name))
         lines.append(f"| {title} | {spread} | {' | '.join(map(_figure, figures))} |")
-    return "\n".join([*lines, "", _footnote(result), "", *_rolling(result.rolling)])
+    return "\n".join([*lines, "", *_rolling(result.rolling), "", _footnote(result)])
+
+
+def capacity(result: Result) -> str:
+    """A table of what to plan with, by this measurement."""
+    rate = statistics.median(_rates(result.runs, "fleet"))
+    sizes = result.sizes
+    rows = [
+        ("one worker of each kind, file to table", f"{_figure(rate)} events/s"),
+        ("CPU of workers and servers together", f"{_figure(_cpu(result.runs, 'fleet'))} s per million events"),
+        *(
+            (f"Redis, an event that waits, `INGEST_CODEC={codec}`", f"{_figure(size)} bytes")
+            for codec, size in sizes.redis_bytes.items()
+        ),
+        ("PostgreSQL, a row of `clicks` with its index and the whole event", f"{_figure(sizes.table_bytes)} bytes"),
+        *((f"memory of the {kind} worker", f"{size / 2**20:.0f} MiB") for kind, size in sizes.worker_bytes.items()),
+    ]
+    lines = ["| | |", "|---|--:|", *(f"| {what} | {figure} |" for what, figure in rows)]
+    return "\n".join([*lines, "", *_rolling(result.rolling), "", _footnote(result)])
 
 
 def _rolling(restarts: Sequence[Rolling]) -> list[str]:
@@ -79,14 +100,14 @@ def _rolling(restarts: Sequence[Rolling]) -> list[str]:
     return lines
 
 
-def write_readme(table: str, readme: Path = README) -> None:
+def write_between_markers(page: Path, table: str) -> None:
     """Put the table between the markers; raises ValueError when they are not there."""
-    text = readme.read_text()
+    text = page.read_text()
     if START not in text or END not in text:
-        raise ValueError(f"{readme.name} has no {START} … {END}")
+        raise ValueError(f"{page.name} has no {START} … {END}")
     head, _, rest = text.partition(START)
     tail = rest.partition(END)[2]
-    readme.write_text(f"{head}{START}\n{table}\n{END}{tail}")
+    page.write_text(f"{head}{START}\n{table}\n{END}{tail}")
 
 
 def _footnote(result: Result) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import END, START, Result, Run, markdown, write_readme
+from bench.report import END, START, Result, Run, capacity, markdown, write_between_markers
 from bench.rolling import Rolling
+from bench.sizes import Sizes
 
 MACHINE = {"cores": 2, "cpu": "a CPU", "memory_gib": 4, "system": "Linux x86_64", "python": "3.11.0", "fsync_ms": 0.5}
 
@@ -27,6 +28,7 @@ def _result() -> Result:
             *_runs("naive", 1_000, 1, 1, 1),
         ],
         rolling=[Rolling(1, 4, 9_000, 0.0123, 1.256), Rolling(2, 7, 9_000, 0.0123, 0.1)],
+        sizes=Sizes(100_000, {"json": 312.4, "zstd": 61.2}, 455.1, {"loader": 64 << 20}),
     )
 
 
@@ -38,9 +40,21 @@ def test_medians_spread_and_ratios() -> None:
 
 
 def test_rolling_restarts() -> None:
-    rows = markdown(_result()).splitlines()
+    rows = markdown(_result()).splitlines()[:-2]
     assert rows[-2] == "| one of each kind | 4 | 1.26 s | 0.0123 s |"
     assert rows[-1] == "| 2 of each kind, one janitor | 7 | 0.1 s | 0.0123 s |"
+
+
+def test_figures_to_plan_with() -> None:
+    rows = capacity(_result()).splitlines()
+    assert rows[2:8] == [
+        "| one worker of each kind, file to table | 50,000 events/s |",
+        "| CPU of workers and servers together | 40 s per million events |",
+        "| Redis, an event that waits, `INGEST_CODEC=json` | 312 bytes |",
+        "| Redis, an event that waits, `INGEST_CODEC=zstd` | 61.2 bytes |",
+        "| PostgreSQL, a row of `clicks` with its index and the whole event | 455 bytes |",
+        "| memory of the loader worker | 64 MiB |",
+    ]
 
 
 def test_the_footnote_names_what_it_was_measured_on() -> None:
@@ -52,8 +66,8 @@ def test_the_footnote_names_what_it_was_measured_on() -> None:
 def test_only_the_place_between_the_markers_changes(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    write_readme("new", readme)
-    write_readme("newer", readme)
+    write_between_markers(readme, "new")
+    write_between_markers(readme, "newer")
     assert readme.read_text() == f"before\n{START}\nnewer\n{END}\nafter\n"
 
 
@@ -61,5 +75,5 @@ def test_a_readme_without_the_markers_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("no place\n")
     with pytest.raises(ValueError, match=r"README\.md has no"):
-        write_readme("new", readme)
+        write_between_markers(readme, "new")
     assert readme.read_text() == "no place\n"
