@@ -88,8 +88,11 @@ def _live(leases: Mapping[str, Lease], known: Collection[str]) -> tuple[ProcessS
     return tuple(sorted(workers, key=lambda one: (KINDS.index(one.kind), one.name)))
 
 
-def status(var: Path) -> FleetStatus:
-    """Status of the fleet in ``var``, running or not; its pipeline is None where there is none."""
+def status(var: Path, *, judging: bool = True) -> FleetStatus:
+    """Status of the fleet in ``var``, running or not; its pipeline is None where there is none.
+
+    ``judging`` how its groups do takes some seconds where events wait.
+    """
     paths = paths_of(var)
     plan = read_plan(paths)
     if plan is None:
@@ -107,7 +110,7 @@ def status(var: Path) -> FleetStatus:
         workers=tuple(_worker(name, processes.get(name), plan.consumer(name), leases) for name in plan.workers),
         orphans=tuple(orphan.process.pid for orphan in find_orphans(paths, pid)),
         others=() if isinstance(leases, str) else _live(leases, {plan.consumer(name) for name in plan.workers}),
-        groups=() if redis_down else _groups(redis_url, plan.pipeline),
+        groups=() if redis_down or not judging else _groups(redis_url, plan.pipeline),
         sources={} if redis_down else _sources(redis_url, plan.pipeline),
     )
 

@@ -53,7 +53,7 @@ class Fleet:
 
     def processes(self) -> dict[str, ProcessStatus]:
         """What `status` says of each process, by name."""
-        found = status(self.var)
+        found = status(self.var, judging=False)
         return {process.name: process for process in (*found.servers, *found.workers)}
 
     def pid(self, name: str) -> int:

@@ -26,7 +26,7 @@ def test_every_kind_killed_while_200_000_events_flow(tmp_path: Path) -> None:
     with fleet(tmp_path / "var", "--transform", "2") as found:
         (tmp_path / "clicks.ndjson").rename(tmp_path / "var" / "inbox" / "clicks.ndjson")
         for index, victim in enumerate(VICTIMS):
-            flows = partial(found.has_loaded, index * EVENTS // 12)
+            flows = partial(found.has_loaded, index * EVENTS // 20)
             until(flows, seconds=120, what=f"events to flow before {victim} is killed")
             assert found.balance().in_flight > 0, f"everything was settled before {victim} was killed"
             _kill(found, victim)
