@@ -31,7 +31,7 @@ test: .venv/.dev-stamp ## run the tests on real servers, e.g. make test ARGS="te
 	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: .venv/.dev-stamp ## run the corners of the fleet that `make test` leaves out (some minutes)
-	@.venv/bin/python -m pytest -m slow $(ARGS)
+	@.venv/bin/python -m pytest -m slow -n $(JOBS) $(ARGS)
 
 check: .venv/.dev-stamp ## check format, lint, types and imports
 	.venv/bin/ruff format --check --quiet .
