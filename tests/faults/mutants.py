@@ -23,7 +23,7 @@ _RAW_FENCE = "  local events = fence('raw', entry.id, entry.foreign)\n"
 _CLEAN_CALL = '    return [first == 1 for first in client.script("settle_clean", *arguments)]\n'
 _CLEAN_FENCE = "  local events = fence('clean', entry.id, entry.foreign)\n"
 _COMMIT = "        batch, figures = runtime.hold("
-_COUNT = "        self._count(results, first)\n"
+_SETTLED = "        for entry in entries:\n            runtime.metrics.latency("
 _COMMITTED = "        committed = time.time()\n"
 #: Instead of the fence: what an earlier call found out is the next argument.
 _TOLD = """  local events = number() == 1 and entry.events or nil
@@ -83,7 +83,7 @@ def _lines(*lines: str) -> str:
 
 def _python(path: str, *edits: tuple[str, str]) -> tuple[Edit, ...]:
     """Edits of a Python file that use the crash; ``import structlog`` and such stay where they are."""
-    first = {_CONSUMER: "from collections.abc import Sequence\n", _LOADER: "import time\n"}[path]
+    first = {_CONSUMER: "from collections.abc import Iterator, Sequence\n", _LOADER: "import time\n"}[path]
     return (Edit(path, first, f"{_IMPORT}{first}"), *(Edit(path, old, new) for old, new in edits))
 
 
@@ -102,10 +102,7 @@ CONTROLS = (
             _LOADER,
             (_COMMIT, f'        crash("before")\n{_COMMIT}'),
             (_COMMITTED, f'        crash("committed")\n{_COMMITTED}'),
-            (
-                "        self._count(results, first)\n",
-                '        crash("settled")\n        self._count(results, first)\n',
-            ),
+            (_SETTLED, f'        crash("settled")\n{_SETTLED}'),
         ),
         "",
     ),
