@@ -3,22 +3,20 @@
 import hashlib
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import zstandard
 
 from shared import events
 from shared.attributes import Attributes
+from shared.codec import compress, decompress
 from shared.errors import InvalidEvent
 
 VERSION = 1
 #: A reader accepts its own version and the one before, and these codecs; the same as in lua/prelude.lua.
 READABLE = (b"1",)
 CODECS = (b"json", b"zstd")
-#: A small body can expand to 30,000 times its size; what a producer puts into one entry stays far below.
-_MOST_EXPANDED_BYTES = 64 << 20
 MOST_EVENTS = 500
 MOST_BYTES = 262_144
 _FOREIGN_NAMES = {b"event_id", b"event_type", b"timestamp", b"payload"}
@@ -97,37 +95,27 @@ def batch_fields(lines: bytes, count: int, accepted_ms: int, codec: str = "json"
     return ["v", VERSION, "n", count, "c", codec, "d", compress(lines, codec), "t", accepted_ms]
 
 
-def compress(lines: bytes, codec: str) -> bytes:
-    """NDJSON in a codec; compressed pieces may be joined, since zstd frames can follow one another."""
-    return zstandard.ZstdCompressor(level=1).compress(lines) if codec == "zstd" else lines
-
-
 def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:
     """The events of an entry, each a line of JSON without its newline.
 
     Raises InvalidEvent when nothing can be made of the entry.
     """
-    if entry.foreign:
-        return [events.encode(foreign_event(entry, stream, attributes))]
     # Not splitlines(): a carriage return is allowed as white space within JSON.
-    lines = _decompress(entry).removesuffix(b"\n").split(b"\n")
-    if len(lines) != entry.events:
-        raise InvalidEvent(f"the entry says n={entry.events} and holds {len(lines)} lines", "malformed")
-    return lines
+    return body_of(entry, stream, attributes).removesuffix(b"\n").split(b"\n")
 
 
-def _decompress(entry: Entry) -> bytes:
-    body, codec = entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json")
-    if codec == b"json":
-        return body
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
-            found = reader.read(_MOST_EXPANDED_BYTES + 1)
-    except zstandard.ZstdError as error:
-        raise InvalidEvent(f"the body is no zstd: {error}", "malformed") from None
-    if len(found) > _MOST_EXPANDED_BYTES:
-        raise InvalidEvent(f"the body expands to more than {_MOST_EXPANDED_BYTES:,} bytes", "malformed")
-    return found
+def body_of(entry: Entry, stream: str, attributes: Attributes) -> bytes:
+    """The events of an entry as NDJSON, as many lines as it says it holds.
+
+    Raises InvalidEvent when nothing can be made of the entry.
+    """
+    if entry.foreign:
+        return events.encode(foreign_event(entry, stream, attributes))
+    body = decompress(entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json"))
+    count = body.count(b"\n") + (not body.endswith(b"\n"))
+    if count != entry.events:
+        raise InvalidEvent(f"the entry says n={entry.events} and holds {count} lines", "malformed")
+    return body
 
 
 def foreign_event(entry: Entry, stream: str, attributes: Attributes) -> events.AnyEvent:
@@ -220,9 +208,3 @@ def fingerprint(stage: str, reason: str, described: dict[str, str]) -> str:
     """Equal for failures of one kind: numbers and quoted values in the message do not count."""
     shape = re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "_", described["message"])
     return hashlib.blake2b(f"{stage}\0{reason}\0{described['class']}\0{shape}".encode(), digest_size=8).hexdigest()
-
-
-def join_lines(lines: Iterable[bytes]) -> bytes:
-    """Lines without newlines as one piece of NDJSON."""
-    joined = b"\n".join(lines)
-    return joined + b"\n" if joined else b""

@@ -9,6 +9,7 @@ import hashlib
 import re
 import secrets
 import time as clock
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,8 @@ from shared.errors import InvalidEvent
 T = TypeVar("T")
 _HASH_BITS = 42
 _POSITION_BITS = 48
+#: Of the position, so many stand in the second half of an id, before the content's.
+_LOW_BITS = 62 - _HASH_BITS
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -74,15 +77,32 @@ class SourceIds:
     """
 
     def __init__(self, source: str) -> None:
-        digest = hashlib.blake2b(source.encode(), digest_size=32).digest()
-        self._key = digest
-        self._prefix = int.from_bytes(digest[:4], "big") << _POSITION_BITS
+        key = hashlib.blake2b(source.encode(), digest_size=32).digest()
+        self._keyed = hashlib.blake2b(digest_size=6, key=key)
+        self._source = int.from_bytes(key[:4], "big") << _POSITION_BITS
+        #: The high bits of the last position, and what ids with them begin with.
+        self._block, self._head = -1, b""
 
     def id(self, position: int, content: bytes) -> str:
         """Id of the event with this content (bytes as they came) at this position (0 … 2⁴⁸−1)."""
-        content_hash = hashlib.blake2b(content, digest_size=6, key=self._key).digest()
-        bits = (self._prefix | position) << _HASH_BITS | int.from_bytes(content_hash, "big") >> 6
-        return uuid8(bits >> 62, bits & ((1 << 62) - 1))
+        return self.ids((position,), (content,))[0].decode()
+
+    def ids(self, positions: Iterable[int], contents: Iterable[bytes]) -> list[bytes]:
+        """Ids, as ASCII, of many events."""
+        # 1.6 µs an id, half of it the hash: a keyed one costs less as a copy, and what positions within a MiB share is
+        # made once.
+        found = []
+        block, head = self._block, self._head
+        copy, to_int = self._keyed.copy, int.from_bytes
+        for position, content in zip(positions, contents, strict=True):
+            if position >> _LOW_BITS != block:
+                block = self._block = position >> _LOW_BITS
+                head = self._head = uuid8(self._source >> _LOW_BITS | block, 0)[:19].encode()
+            digest = copy()
+            digest.update(content)
+            low = (position & 63) << _HASH_BITS | to_int(digest.digest(), "big") >> 6
+            found.append(b"%b%04x-%012x" % (head, 0x8000 | position >> 6 & 0x3FFF, low))
+        return found
 
 
 def uuid7() -> str:
@@ -143,23 +163,27 @@ def find(data: Any, path: str) -> Any:
     JSON Pointer (RFC 6901), which reaches every key and the items of arrays: ``/a.b/items/0``.
     """
     if path.startswith("/"):
-        parts = _pointer(path)
-    elif isinstance(data, dict) and path in data:
+        return walk(data, pointer(path), in_arrays=True)
+    if isinstance(data, dict) and path in data:
         return data[path]
-    else:
-        parts = tuple(path.split("."))
-    for part in parts:
+    return walk(data, path.split("."))
+
+
+def walk(data: Any, keys: Iterable[str], *, in_arrays: bool = False) -> Any:
+    """Value behind keys, one below the other, or None; ``in_arrays``: a number finds an item of an array."""
+    for key in keys:
         if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and path[0] == "/" and _INDEX.fullmatch(part) and int(part) < len(data):
-            data = data[int(part)]
+            data = data.get(key)
+        elif in_arrays and isinstance(data, list) and _INDEX.fullmatch(key) and int(key) < len(data):
+            data = data[int(key)]
         else:
             return None
     return data
 
 
 @lru_cache(maxsize=1024)
-def _pointer(path: str) -> tuple[str, ...]:
+def pointer(path: str) -> tuple[str, ...]:
+    """Keys of a JSON Pointer."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
 
 

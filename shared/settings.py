@@ -102,9 +102,16 @@ class Settings(BaseSettings):
     ingest_memory_ratio: float = Field(
         0.9, gt=0, le=1, description="Above this share of Redis' maxmemory ingest waits; without a maxmemory never"
     )
-    ingest_codec: Literal["json", "zstd"] = Field("json", description="Codec of the entries that ingest writes")
+    ingest_codec: Literal["auto", "json", "zstd"] = Field(
+        "auto",
+        description="Codec of the entries that ingest writes; auto: zstd from 2,000 events that wait in the stream on, "
+        "json again below 1,000",
+    )
 
     transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")
+    transform_codec: Literal["auto", "json", "zstd"] = Field(
+        "auto", description="The same for the entries that transform writes, by the events that wait for the loader"
+    )
     transform_timeout_seconds: float = Field(30, gt=0, description="Deadline of user code for one event (or one batch)")
     loader_batch_events: int = Field(5_000, ge=1, description="Events that one transaction aims at")
     janitor_sweep_seconds: float = Field(1, gt=0, description="How often the janitor sweeps")

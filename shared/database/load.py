@@ -1,7 +1,7 @@
 """Statements of the loader: the load ledger, COPY direct and staged, rollups, pruning."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,27 +209,31 @@ def copy_staged(
 
 
 def add_to_rollup(
-    connection: Connection,
-    table: str,
-    by: Sequence[str],
-    aggregates: Sequence[str],
-    rows: Sequence[Sequence[Any]],
+    connection: Connection, table: str, types: Mapping[str, str], key: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    """Add deltas to the windows of a rollup. Rows: window start, keys, deltas; sorted by window and keys.
+    """Add deltas to the windows of a rollup. ``types``: of its columns, those of ``key`` first, then of the sums.
 
-    Sorted, because unsorted upserts of several loaders deadlock (56 times in 180 transactions).
+    Rows hold a value for each column, and are sorted by key: unsorted upserts of several loaders deadlock (56 times
+    in 180 transactions). One statement for all of them: an INSERT for each took 35 µs a row.
     """
     # In a statement with parameters a % begins a placeholder, in a quoted name too.
-    table, by, aggregates = table.replace("%", "%%"), _doubled(by), _doubled(aggregates)
-    names = ["window_start", *by, *aggregates]
-    statement = sql.SQL("INSERT INTO {} AS old ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
-        identifier(table),
+    target, names, keys = identifier(table.replace("%", "%%")), _doubled(types), _doubled(key)
+    sums = names[len(keys) :]
+    parts = [f"part_{place}" for place in range(len(names))]
+    # Text, read as PostgreSQL reads the column; a delta may be a fraction for an integer column, which rounds it.
+    casts = [f"::{kind}" if name in key else f"::numeric::{kind}" for name, kind in types.items()]
+    statement = sql.SQL(
+        "INSERT INTO {} AS old ({}) SELECT {} FROM unnest({}) AS new({}) ON CONFLICT ({}) DO UPDATE SET {}"
+    ).format(
+        target,
         _list(names),
-        sql.SQL(", ").join(sql.Placeholder() for _ in names),
-        _list(["window_start", *by]),
-        sql.SQL(", ").join(sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in aggregates),
+        sql.SQL(", ").join(sql.Identifier(part) + _raw(cast) for part, cast in zip(parts, casts, strict=True)),
+        sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(names)),
+        _list(parts),
+        _list(keys),
+        sql.SQL(", ").join(sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in sums),
     )
-    connection.cursor().executemany(statement, rows)
+    connection.execute(statement, [list(map(str, column)) for column in zip(*rows, strict=True)])
 
 
 def prune(connection: Connection, stream: str, oldest_deliverable: str) -> None:
@@ -270,5 +274,10 @@ def _list(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
-def _doubled(names: Sequence[str]) -> list[str]:
+def _raw(cast: str) -> sql.SQL:
+    """A cast to a type as PostgreSQL itself spelt it."""
+    return sql.SQL(cast.replace("%", "%%"))
+
+
+def _doubled(names: Iterable[str]) -> list[str]:
     return [name.replace("%", "%%") for name in names]

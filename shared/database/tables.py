@@ -55,7 +55,7 @@ def check_tables(url: str, connection: Connection, pipeline: Pipeline) -> dict[s
         fatal = [one for one in problems(connection, pipeline) if one.code in FATAL]
         if fatal:
             raise ConfigurationError(" ".join(f"{one.what} {one.fix}" for one in fatal))
-        return {table.name: statements.column_types(connection, table.name) for table in pipeline.file.table}
+        return {name: statements.column_types(connection, name) for name in pipeline.file.tables}
 
 
 def problems(connection: Connection, pipeline: Pipeline) -> list[Problem]:

@@ -7,7 +7,7 @@ from shared.streams.client import (
     check_server,
     ensure_group,
 )
-from shared.streams.consumer import Consumer, Loaded, Outcome, portions, settle, settle_clean, split
+from shared.streams.consumer import Consumer, Loaded, Outcome, Settled, portions, settle, settle_clean, split
 from shared.streams.durability import check_durability, confirm
 from shared.streams.inspect import checkpoints
 from shared.streams.lease import HeldLease, Lease, acquire, live_workers, own_lease
@@ -24,6 +24,7 @@ __all__ = [
     "Lease",
     "Loaded",
     "Outcome",
+    "Settled",
     "Stale",
     "acquire",
     "add",

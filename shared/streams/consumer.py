@@ -42,15 +42,23 @@ class Loaded:
     dead: list[Fields] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """For each entry whether this was its first settlement; and how many events the clean stage holds now."""
+
+    first: list[bool]
+    in_flight: int
+
+
 #: A call of more than a million words is refused by the server for good, and one letter is some twenty.
 _MOST_LETTERS_A_CALL = 5_000
 _MOST_BYTES_A_CALL = 16 << 20
-Settled = TypeVar("Settled", Outcome, Loaded)
+Result = TypeVar("Result", Outcome, Loaded)
 
 
-def portions(settled: Sequence[Settled]) -> Iterator[list[Settled]]:
+def portions(settled: Sequence[Result]) -> Iterator[list[Result]]:
     """What is to be settled, in parts that one call can carry."""
-    part: list[Settled] = []
+    part: list[Result] = []
     letters = size = 0
     for one in settled:
         more, body = _weight(one)
@@ -153,8 +161,8 @@ def settle(
     codec: str,
     most_events: int,
     most_bytes: int,
-) -> list[bool] | Full:
-    """Settle raw entries: for each, True if this was its first settlement and its outcome was written."""
+) -> Settled | Full:
+    """Settle raw entries; ``codec`` is that of their segments."""
     arguments: list[object] = [high_water, most_events, most_bytes, codec, len(outcomes)]
     for one in outcomes:
         entry = one.entry
@@ -166,7 +174,7 @@ def settle(
     reply = client.script("settle", *arguments)
     if reply[0] == b"FULL":
         return Full(int(reply[1]))
-    return [first == 1 for first in reply[1:]]
+    return Settled([first == 1 for first in reply[2:]], int(reply[1]))
 
 
 def settle_clean(client: Client, results: Sequence[Loaded]) -> list[bool]:

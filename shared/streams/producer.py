@@ -12,9 +12,13 @@ _MOST_FIELDS = 1_000
 
 @dataclass(frozen=True)
 class Added:
-    """The batch is in the stream; ``entry_id`` is empty where it held only dead letters or blank lines."""
+    """The batch is in the stream; ``entry_id`` is empty where it held only dead letters or blank lines.
+
+    ``in_flight`` is how many events the stage holds now, with those that wait for another attempt.
+    """
 
     entry_id: str
+    in_flight: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def add(
     reply = client.script("add", *arguments)
     match reply[0]:
         case b"OK":
-            return Added(reply[1].decode())
+            return Added(reply[1].decode(), int(reply[2]))
         case b"STALE":
             return Stale(reply[1].decode())
         case _:

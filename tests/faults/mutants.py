@@ -18,7 +18,7 @@ _SETTLE = "shared/streams/lua/settle.lua"
 _SETTLE_CLEAN = "shared/streams/lua/settle_clean.lua"
 _LOADER = "workers/loader/__main__.py"
 _RAW_CALL = '    reply = client.script("settle", *arguments)\n'
-_RAW_END = "    return [first == 1 for first in reply[1:]]\n"
+_RAW_END = "    return Settled([first == 1 for first in reply[2:]], int(reply[1]))\n"
 _RAW_FENCE = "  local events = fence('raw', entry.id, entry.foreign)\n"
 _CLEAN_CALL = '    return [first == 1 for first in client.script("settle_clean", *arguments)]\n'
 _CLEAN_FENCE = "  local events = fence('clean', entry.id, entry.foreign)\n"
@@ -141,7 +141,7 @@ MUTANTS = (
                     _RAW_END,
                     _lines(
                         '    crash("settled")',
-                        "    for one, first in zip(outcomes, reply[1:]):",
+                        "    for one, first in zip(outcomes, reply[2:]):",
                         '        client.call("HINCRBY", client.topology.ledger, "mapped", one.mapped * first)',
                         _RAW_END.rstrip(),
                     ),

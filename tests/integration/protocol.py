@@ -124,7 +124,10 @@ def settle_raw(
     most_events: int = 500,
     most_bytes: int = 262_144,
 ) -> list[bool] | Full:
-    return settle(client, outcomes, high_water=high_water, codec="json", most_events=most_events, most_bytes=most_bytes)
+    settled = settle(
+        client, outcomes, high_water=high_water, codec="json", most_events=most_events, most_bytes=most_bytes
+    )
+    return settled if isinstance(settled, Full) else settled.first
 
 
 def all_loaded(entry: Entry) -> Loaded:

@@ -8,8 +8,14 @@ from typing import Any, Protocol
 import msgspec
 import redis
 
+from shared.attributes import Attributes
+from shared.entries import Entry, lines_of
+from shared.pipeline import IngestSection
 from tests import workers
 from tests.workers import Worker
+
+#: Of foreign entries, which ingest does not write.
+_NO_ATTRIBUTES = Attributes(IngestSection(), "")
 
 
 class Start(Protocol):
@@ -29,8 +35,11 @@ class Stored:
         return f"{{{self.name}}}:{suffix}"
 
     def events(self) -> list[dict[str, Any]]:
-        entries = self.client.xrange(self.key("raw"))
-        return [msgspec.json.decode(line) for _, fields in entries for line in fields[b"d"].splitlines()]
+        return [msgspec.json.decode(line) for entry in self.entries() for line in lines_of(entry, "", _NO_ATTRIBUTES)]
+
+    def entries(self) -> list[Entry]:
+        """Everything in the raw stream."""
+        return [Entry(entry_id.decode(), fields) for entry_id, fields in self.client.xrange(self.key("raw"))]
 
     def numbers(self) -> list[int]:
         """The field `n` of all events, sorted."""

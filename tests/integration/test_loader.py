@@ -73,8 +73,8 @@ class Target:
         except ConfigurationError:
             self.connection.close()
             raise
-        self.loader = Loader(url, stream, pipeline.file)
         self.router = Router(pipeline.file, types, stream, Attributes(pipeline.file.ingest, pipeline.name))
+        self.loader = Loader(url, stream, pipeline.file, self.router.rollups, types)
 
     def run(self, *entries: Entry, staged: bool = False) -> list[Recorded]:
         batch = [self.router.prepare(entry) for entry in entries]

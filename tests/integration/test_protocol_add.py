@@ -35,7 +35,7 @@ def test_batch_dead_letters_and_checkpoint_are_written_together(client: Client) 
 @pytest.mark.parametrize("letters", [0, 2], ids=["blank lines", "dead letters only"])
 def test_without_events_no_entry_is_added_and_the_checkpoint_moves(client: Client, letters: int) -> None:
     result = protocol.try_add(client, source="file", new="7", dead=[protocol.letter("ingest")] * letters)
-    assert result == Added("")
+    assert result == Added("", 0)
     assert protocol.contents(client, "raw") == []
     assert checkpoint(client, "file") == "7"
     assert figures(client).dead == letters

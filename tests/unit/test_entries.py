@@ -10,7 +10,8 @@ import zstandard
 
 from shared import entries, events
 from shared.attributes import Attributes
-from shared.entries import Entry, batch_fields, compress, dead_letter, foreign_event, lines_of
+from shared.codec import compress
+from shared.entries import Entry, batch_fields, dead_letter, foreign_event, lines_of
 from shared.errors import InvalidEvent
 from shared.pipeline import IngestSection
 

@@ -60,7 +60,7 @@ class Stream:
         self.checkpoint = given["new"]
         if self.calls == self.kill_after:
             raise Killed
-        return Added("1-0")
+        return Added("1-0", given["events"])
 
 
 class Surroundings(SimpleNamespace):

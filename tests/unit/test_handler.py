@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shared import events
 from shared.attributes import Attributes
+from shared.codec import Codec
 from shared.entries import Entry, batch_fields
 from shared.errors import InvalidEvent
 from shared.events import AnyEvent, Event, SourceIds
@@ -122,7 +123,7 @@ def test_segments_stay_within_500_events_and_256_kib() -> None:
         event.data = {"text": "x" * (300_000 if event.data["n"] == 1 else 100_000)}
         return event
 
-    large = handle(_handler(grow, codec="zstd"), _numbers(5))
+    large = handle(_handler(grow, codec=Codec("zstd")), _numbers(5))
     assert [count for count, _ in large.segments] == [1, 1, 2, 1]
 
 
@@ -280,7 +281,16 @@ def test_texts_of_a_foreign_entry_are_coerced_by_the_model(decode: Decode) -> No
     assert [_fields(one)["reason"] for one in bad.dead] == ["schema"]
 
 
-@pytest.mark.parametrize("value", [object(), "\ud800", {1, (2,)}.__iter__(), PydanticClick(n=1)])
+def test_pydantic_models_are_written_wherever_they_stand() -> None:
+    def nest(event: AnyEvent) -> AnyEvent:
+        event.data = {"nested": [PydanticClick(n=1)]}
+        return event
+
+    (event,) = _outputs(handle(_handler(nest), _numbers(1)))
+    assert event.data == {"nested": [PydanticClick(n=1).model_dump(mode="json")]}
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1, (2,)}.__iter__()])
 @pytest.mark.parametrize("fan_out", [False, True])
 def test_an_output_that_is_no_json_is_dead_lettered_and_its_neighbours_go_on(value: object, fan_out: bool) -> None:
     def spoil(event: AnyEvent) -> Any:
@@ -331,10 +341,11 @@ class _Late(Deadline):
 
     fired = False
 
-    def end_child(self) -> None:
-        if not self.fired:
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "current" and value is None and getattr(self, name, None) is not None and not self.fired:
             self.fired = True
             raise UserCodeTimeout("late")
+        super().__setattr__(name, value)
 
 
 @pytest.mark.parametrize("batch", [False, True])

@@ -198,6 +198,27 @@ def test_decoding_all_at_once_gives_what_decoding_one_by_one_does(parts: list[by
     assert (made.events, len(made.dead)) == (len(good), bad)
 
 
+FRAGMENTS = st.sampled_from(
+    [b'"', b"\\", b"\\u", b"\\ud800", b"\\udc00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00", b"\x1f", b"\t", b" ",
+     b"[", b"]", b"{", b"}", b":", b",", b"-", b"+", b"e", b"E", b".", b"0", b"1", b"400", b"e308", b"e309", b"E+400",
+     b"1e400", b"-1e0400", b"9" * 210, b"9" * 310, b"9" * 4_301, b"NaN", b"true", b"nul", b"\xc3\xa4"]
+)  # fmt: skip
+VALUES = st.lists(FRAGMENTS, max_size=4).map(b"".join) | JSON.map(msgspec.json.encode)
+
+
+@given(VALUES, st.sampled_from([b'{"a":%b}', b'{"a":[%b ]}', b'{"%b":1}', b'{"a":"%b"}', b'{"a":{"b":1,"c":%b\t}}']))
+def test_skipping_values_refuses_what_decoding_them_does(value: bytes, around: bytes) -> None:
+    line = around % value
+    try:
+        msgspec.json.decode(line, type=dict[str, Any])
+        good = True
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        good = False
+    made = _make(b'{"before":1}\n' + line + b'\n{"after":1}\n')
+    assert (made.events, len(made.dead)) == ((3, 0) if good else (2, 1))
+    assert all(fields[3] == "not_json" for fields in made.dead)
+
+
 def test_attributes_from_the_data() -> None:
     maker = _maker(type={"path": "kind"}, time={"path": "at"}, id={"path": "order"}, key={"path": "user"})
     content = b'{"kind":"view","at":1795255201,"order":"o-1","user":7}\n{"kind":"click"}\n{"at":"infinity"}\n{"x":[]}'

@@ -161,7 +161,8 @@ class FileReader:
     def _advance(self, block: bytes) -> None:
         if len(self._head) < FINGERPRINT_BYTES:
             self._head = (self._head + block)[:FINGERPRINT_BYTES]
-        self._tail = (self._tail + block)[-FINGERPRINT_BYTES:]
+        # Not of the whole block: that would copy it once more.
+        self._tail = (self._tail + block[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
         self.offset += len(block)
 
     def blocks(self) -> Iterator[bytes]:

@@ -1,10 +1,13 @@
 """Lines into record batches: pure. A line that is no JSON object becomes a dead letter with its place."""
 
 import codecs
-from collections.abc import Callable, Iterator
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,10 +20,22 @@ from workers.ingest.files import Checkpoint
 
 _decode_objects = msgspec.json.Decoder(dict[str, Any]).decode_lines
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(frozen=True)
-class Line:
+class _Skipped(msgspec.Struct, gc=False):
+    """A JSON object of which nothing is kept."""
+
+
+# What skipping a value does not look at is checked apart: UTF-8, and numbers that are out of range. Those have an
+# exponent of three digits or very many digits: digits become `0`, what may end a number becomes `,`.
+_skip_objects = msgspec.json.Decoder(_Skipped).decode_lines
+_NUMBERS = bytes.maketrans(b"123456789+E}] \t\r\n", b"0000000000e,,,,,,")
+_EXPONENT = re.compile(rb"e000+,")
+_MANY_DIGITS = b"0" * 200
+
+
+class Line(NamedTuple):
     """One line of a source: its place, and its bytes without the line's end."""
 
     offset: int
@@ -33,10 +48,49 @@ class Line:
 class Batch:
     """Lines that travel together, the bytes they were cut from, and where reading goes on after them."""
 
-    lines: list[Line]
+    parts: list[bytes]
     raw: bytes
-    end_offset: int
-    end_line: int
+    offset: int
+    number: int
+    line_bytes: int
+    #: The first line, where its beginning was not kept.
+    begun: Line | None = None
+
+    @property
+    def end_offset(self) -> int:
+        """Where reading goes on."""
+        return self.offset + len(self.raw)
+
+    @property
+    def end_line(self) -> int:
+        """Number of the last line."""
+        return self.number + len(self.parts) - 1
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each part begins."""
+        return list(accumulate([len(part) + 1 for part in self.parts[:-1]], initial=self.offset))
+
+    @property
+    def plain(self) -> bool:
+        """Whether each part is a line as it stands, from brace to brace."""
+        if self.begun is not None or {part[:1] + part[-1:] for part in self.parts} != {b"{}"}:
+            return False
+        return len(self.raw) <= self.line_bytes or max(map(len, self.parts)) <= self.line_bytes
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines that are not blank, without white space around them."""
+        numbered = enumerate(zip(self.offsets, self.parts, strict=True), self.number)
+        found = [self._line(offset, number, part) for number, (offset, part) in numbered]
+        if self.begun is not None:
+            found[0] = self.begun
+        return [line for line in found if line.content or line.too_long]
+
+    def _line(self, offset: int, number: int, part: bytes) -> Line:
+        if len(part) > self.line_bytes:
+            return Line(offset, number, part[: self.line_bytes], too_long=True)
+        return Line(offset, number, (part if offset else part.removeprefix(codecs.BOM_UTF8)).strip())
 
 
 @dataclass
@@ -90,36 +144,31 @@ class LineSplitter:
         """The last line of a source that does not end in a newline."""
         if self.has_rest:
             rest, self._rest = self._rest, b""
-            yield from self._batches([rest], newline=b"")
+            yield self._batch([rest], rest)
 
-    def _batches(self, parts: list[bytes], newline: bytes = b"\n") -> Iterator[Batch]:
-        lines: list[Line] = []
-        begun = size = 0
-        for index, part in enumerate(parts):
-            if index > begun and (index - begun == self._limits.events or size + len(part) > self._limits.bytes):
-                yield self._batch(lines, parts[begun:index], newline)
-                lines, begun, size = [], index, 0
-            line = self._next(part)
-            self.offset += len(part) + len(newline)
-            self.line += 1
-            size += len(part)
-            if line.content or line.too_long:
-                lines.append(line)
-        if parts:
-            yield self._batch(lines, parts[begun:], newline)
+    def _batches(self, parts: list[bytes]) -> Iterator[Batch]:
+        begin = 0
+        while begin < len(parts):
+            chosen = parts[begin : begin + self._limits.events]
+            fitting = bisect_right(list(accumulate(map(len, chosen))), self._limits.bytes)
+            chosen = chosen[: max(fitting, 1)]
+            begin += len(chosen)
+            yield self._batch(chosen, b"\n".join(chosen) + b"\n")
 
-    def _batch(self, lines: list[Line], parts: list[bytes], newline: bytes) -> Batch:
-        return Batch(lines, newline.join(parts) + newline, self.offset, self.line)
+    def _batch(self, parts: list[bytes], raw: bytes) -> Batch:
+        batch = Batch(parts, raw, self.offset, self.line + 1, self._limits.line_bytes, self._skipping)
+        self._skipping = None
+        self.offset, self.line = batch.end_offset, batch.end_line
+        return batch
 
-    def _next(self, part: bytes) -> Line:
-        if self._skipping is not None:
-            line, self._skipping = self._skipping, None
-            return line
-        if len(part) > self._limits.line_bytes:
-            return Line(self.offset, self.line + 1, part[: self._limits.line_bytes], too_long=True)
-        if self.offset == 0:
-            part = part.removeprefix(codecs.BOM_UTF8)
-        return Line(self.offset, self.line + 1, part.strip())
+
+class _Objects(NamedTuple):
+    """The lines of a batch that are JSON objects, and their data where that is looked into."""
+
+    offsets: Sequence[int]
+    numbers: Sequence[int]
+    contents: Sequence[bytes]
+    data: Sequence[dict[str, Any]]
 
 
 class EventMaker:
@@ -135,28 +184,32 @@ class EventMaker:
     def make(self, batch: Batch, arrived: datetime) -> Made:
         """Events and dead letters of a batch; ``arrived`` is the time of events that name none."""
         made = Made(0, b"")
-        objects = self._objects(batch.lines, made)
+        objects = self._all_objects(batch) or self._objects(batch.lines, made)
         if self._attributes.constant:
-            made.body = self._constant(objects, arrived)
-            made.events = len(objects)
-            return made
-        made.body = b"".join(self._with_attributes(line, data, arrived, made) for line, data in objects)
-        made.events = made.body.count(b"\n")
+            made.events, made.body = len(objects.contents), self._constant(objects, arrived)
+        else:
+            found = list(self._with_attributes(objects, arrived, made))
+            made.events, made.body = len(found), events.encode_lines(found)
         return made
 
-    def _objects(self, lines: list[Line], made: Made) -> list[tuple[Line, dict[str, Any]]]:
-        """The lines that are JSON objects; decoding all at once is 3 times faster than one after another.
+    def _all_objects(self, batch: Batch) -> _Objects | None:
+        """All lines at once, if nothing is wrong with any: with braces around each no object reaches over its end.
 
-        Each line has to begin and end with a brace: then no object can reach over a line's end.
+        Decoding them together takes a third of the time of one after another, skipping their values a third of that.
         """
-        if all(line.content[:1] == b"{" and line.content[-1:] == b"}" and not line.too_long for line in lines):
-            try:
-                decoded = _decode_objects(b"\n".join([line.content for line in lines]))
-                if len(decoded) == len(lines):
-                    return list(zip(lines, decoded, strict=True))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass  # One of them is broken: the loop below finds which.
-        found = []
+        if not batch.plain:
+            return None
+        try:
+            data: list[Any] = (_skipped if self._attributes.constant else _decode_objects)(batch.raw)
+        except _UNDECODABLE:
+            return None
+        if len(data) != len(batch.parts):
+            return None
+        return _Objects(batch.offsets, range(batch.number, batch.end_line + 1), batch.parts, data)
+
+    def _objects(self, lines: list[Line], made: Made) -> _Objects:
+        """The lines that are objects, one by one; the others become dead letters."""
+        found, data = [], []
         for line in lines:
             try:
                 if line.too_long:
@@ -164,46 +217,59 @@ class EventMaker:
                         f"the line is longer than {len(line.content)} bytes (INGEST_MAX_EVENT_BYTES)",
                         "too_long",
                     )
-                found.append((line, _decode_object(line.content)))
+                data.append(_decode_object(line.content))
+                found.append(line)
             except InvalidEvent as error:
                 made.dead.append(self._dead(line, error))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except _UNDECODABLE as error:
                 made.dead.append(self._dead(line, InvalidEvent(f"no JSON object: {error}", "not_json")))
-        return found
+        return _Objects(
+            [line.offset for line in found], [line.number for line in found], [line.content for line in found], data
+        )
 
-    def _constant(self, objects: list[tuple[Line, dict[str, Any]]], arrived: datetime) -> bytes:
+    def _constant(self, objects: _Objects, arrived: datetime) -> bytes:
         """Envelopes around the bytes as they came: type and time are the same for all of them."""
         kind = msgspec.json.encode(self._attributes.type({}))
-        head = b'","type":%s,"source":%s,"time":"%s","data":' % (
-            kind,
-            self._source_json,
-            events.rfc3339(arrived).encode(),
-        )
-        make_id = self._ids.id
-        return b"".join(
-            [
-                b'{"id":"%s%s%s}\n' % (make_id(line.offset, line.content).encode(), head, line.content)
-                for line, _ in objects
-            ]
-        )
+        time = events.rfc3339(arrived).encode()
+        head = b'","type":%b,"source":%b,"time":"%b","data":' % (kind, self._source_json, time)
+        # One template for all lines: 0.1 µs a line; one for each, joined: 0.6.
+        template = b'{"id":"%b' + head.replace(b"%", b"%%") + b"%b}\n"
+        count = len(objects.contents)
+        words = [b""] * (2 * count)
+        words[::2] = self._ids.ids(objects.offsets, objects.contents)
+        words[1::2] = objects.contents
+        return template * count % tuple(words)
 
-    def _with_attributes(self, line: Line, data: dict[str, Any], arrived: datetime, made: Made) -> bytes:
+    def _with_attributes(self, objects: _Objects, arrived: datetime, made: Made) -> Iterator[events.AnyEvent]:
         attributes = self._attributes
-        try:
-            event = events.Event(
-                id=attributes.id(data) or self._ids.id(line.offset, line.content),
-                type=attributes.type(data),
-                source=self._source,
-                time=attributes.time(data) or arrived,
-                data=msgspec.Raw(line.content),
-                key=attributes.key(data),
-            )
-            return events.encode(event) + b"\n"
-        except InvalidEvent as error:
-            made.dead.append(self._dead(line, error))
-            return b""
+        # All at once, also for those whose data name an id: a third less than one by one.
+        places = self._ids.ids(objects.offsets, objects.contents)
+        for place, offset, number, content, data in zip(places, *objects, strict=True):
+            try:
+                yield events.Event(
+                    id=attributes.id(data) or place.decode(),
+                    type=attributes.type(data),
+                    source=self._source,
+                    time=attributes.time(data) or arrived,
+                    data=msgspec.Raw(content),
+                    key=attributes.key(data),
+                )
+            except InvalidEvent as error:
+                made.dead.append(self._dead(Line(offset, number, content), error))
 
     def _dead(self, line: Line, error: InvalidEvent) -> Fields:
         place = {"offset": line.offset, "line": line.number}
         origin = {"stream": None, "address": None, "source": self._source, "place": place}
         return dead_letter("ingest", error, raw=line.content, origin=origin, consumer=self._consumer)
+
+
+def _skipped(lines: bytes) -> list[_Skipped]:
+    """An item for each JSON object; raises what decoding them to dicts raises, for the same lines.
+
+    0.6 µs a click; to dicts 1.0.
+    """
+    str(lines, "utf-8")
+    numbers = lines.translate(_NUMBERS)
+    if _MANY_DIGITS in numbers or _EXPONENT.search(numbers):
+        _decode_objects(lines)
+    return _skip_objects(lines)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import structlog
 
 from shared import events
+from shared.codec import Codec
 from shared.entries import Fields, batch_fields
 from shared.errors import BargelineError
 from shared.run import Runtime
-from shared.streams import Full, Stale, add, confirm
+from shared.streams import Added, Full, Stale, add, confirm
 from shared.streams.inspect import memory_ratio
 
 log = structlog.get_logger()
@@ -55,14 +56,14 @@ class Sender:
     def send(self, count: int, body: bytes, new: str, dead: list[Fields]) -> None:
         """Add a batch and move the checkpoint to ``new``. Raises StaleSource, Stopped."""
         now_ms = int(events.now().timestamp() * 1000)
-        fields = batch_fields(body, count, now_ms, self._runtime.settings.ingest_codec)
+        fields = batch_fields(body, count, now_ms, codec(self._runtime).name)
         memory_gate(self._runtime).wait()
         self._add(Addition(self.stored, new, count, fields, dead))
 
     def _add(self, one: Addition) -> None:
         runtime = self._runtime
 
-        def send() -> Full | Stale | object:
+        def send() -> Added | Full | Stale:
             return add(
                 runtime.client,
                 high_water=runtime.pipeline.file.pipeline.high_water_events,
@@ -84,6 +85,8 @@ class Sender:
             log.warning("Redis lost the checkpoint; what is gone cannot be read again", source=self._source)
             self._add(Addition("", one.new, one.events, one.fields, one.dead))
             return
+        if isinstance(reply, Added):
+            codec(runtime).note(reply.in_flight)
         self.stored = one.new
         if runtime.settings.ingest_durability != "memory":
             self._unconfirmed.append(one)
@@ -129,6 +132,12 @@ class MemoryGate:
             runtime.stop.wait(_MEMORY_SECONDS)
             runtime.check_stop()
         self._measured_at = time.monotonic()
+
+
+@functools.cache
+def codec(runtime: Runtime) -> Codec:
+    """The codec of this process: all its sources fill one stream."""
+    return Codec(runtime.settings.ingest_codec)
 
 
 @functools.cache

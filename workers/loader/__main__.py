@@ -44,10 +44,10 @@ class Worker:
         self._staged_left = 0
         self.reader = Reader(runtime, "clean", runtime.settings.loader_batch_events)
         pipeline = runtime.pipeline
-        self._plan = transaction.Loader(self._url, self.reader.consumer.stream, pipeline.file)
+        stream = self.reader.consumer.stream
         types = runtime.hold(lambda: check_tables(self._url, self._connected(), pipeline))
-        attributes = Attributes(pipeline.file.ingest, pipeline.name)
-        self._router = Router(pipeline.file, types, self.reader.consumer.stream, attributes)
+        self._router = Router(pipeline.file, types, stream, Attributes(pipeline.file.ingest, pipeline.name))
+        self._plan = transaction.Loader(self._url, stream, pipeline.file, self._router.rollups, types)
 
     def _connected(self) -> Connection:
         name = application_name(self._runtime.instance, self._runtime.pipeline.name)

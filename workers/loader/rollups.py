@@ -1,17 +1,19 @@
 """Windowed aggregates of rows that were really inserted: pure."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from shared import events
 from shared.errors import InvalidEvent
-from shared.events import AnyEvent
 from shared.pipeline import RollupSection
+from workers.loader.clean import CleanEvent, moment
+from workers.loader.fields import Fields
 
 _FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
+_SUMMED = {int, float, bool, type(None)}
 
 
 @dataclass(frozen=True)
@@ -22,66 +24,81 @@ class RollupRow:
     keys: tuple[str, ...]
     deltas: tuple[int | Decimal, ...]
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """In the order of the table's columns."""
-        return (self.window_start, *self.keys, *self.deltas)
+
+def paths(section: RollupSection) -> list[str]:
+    """Everything that a rollup reads of an event's data."""
+    return [*section.by, *(path for path in section.aggregate_paths if path is not None)]
 
 
-def takes(rollup: RollupSection, event: AnyEvent) -> bool:
-    """Whether events of this type count in the rollup."""
-    return rollup.event_types is None or event.type in rollup.event_types
+class Rollup:
+    """A rollup, and how its keys and amounts are read.
 
-
-def check(rollups: Sequence[RollupSection], event: AnyEvent) -> None:
-    """Raise InvalidEvent if a rollup cannot take the event's time or values: before it is loaded, not after."""
-    for rollup in rollups:
-        if takes(rollup, event):
-            if event.time.year < 1970 and _window(rollup, event) < _FIRST_SECOND:
-                raise InvalidEvent(f"{event.time} lies in a window that begins before the year 1", "bad_time")
-            for path in rollup.aggregate_paths:
-                _amount(event, path)
-
-
-def deltas(rollup: RollupSection, inserted: Iterable[AnyEvent]) -> list[RollupRow]:
-    """What to add, one row for each window and key, sorted: unsorted upserts deadlock.
-
-    Windows are tumbling, aligned to the epoch, on event time. A key that is absent is an empty text.
+    Its methods take events and, in a list of the same length, their decoded data.
     """
-    paths = rollup.aggregate_paths
-    sums: dict[tuple[int, tuple[str, ...]], list[int | Decimal]] = {}
-    for event in inserted:
-        if not takes(rollup, event):
-            continue
-        key = (_window(rollup, event), tuple([_key(event, path) for path in rollup.by]))
-        row = sums.get(key)
-        if row is None:
-            row = sums[key] = [0] * len(paths)
-        for index, path in enumerate(paths):
-            row[index] += _amount(event, path)
-    return [
-        RollupRow(datetime.fromtimestamp(window, UTC), keys, tuple(row)) for (window, keys), row in sorted(sums.items())
-    ]
+
+    def __init__(self, section: RollupSection, fields: Fields) -> None:
+        self.section = section
+        self._keys = [fields.getter(path) for path in section.by]
+        self._amounts = [(path, fields.getter(path)) for path in section.aggregate_paths if path is not None]
+
+    def check(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> None:
+        """Raise InvalidEvent if it cannot take a time or a value: before they are loaded, not after."""
+        events, data = self._taken(events, data)
+        for text in {event.time for event in events}:
+            if self._window(text) < _FIRST_SECOND:
+                raise InvalidEvent(f"{text} lies in a window that begins before the year 1", "bad_time")
+        for path, get in self._amounts:
+            values = list(map(get, data))
+            if not set(map(type, values)) <= _SUMMED:
+                value = next(value for value in values if type(value) not in _SUMMED)
+                raise InvalidEvent(f"{path} is {value!r}, which cannot be summed", "bad_row")
+
+    def deltas(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> list[RollupRow]:
+        """What to add, one row for each window and key, sorted: unsorted upserts deadlock.
+
+        Windows are tumbling, aligned to the epoch, on event time. A key that is absent is an empty text.
+        """
+        events, data = self._taken(events, data)
+        # Equal events are counted first: mostly there are few combinations (0.3 µs an event instead of 3).
+        columns = [
+            [event.time for event in events],
+            *(_texts(list(map(get, data))) for get in self._keys),
+            *(map(get, data) for _, get in self._amounts),
+        ]
+        end_of_keys = 1 + len(self._keys)
+        sums: dict[tuple[int, tuple[str, ...]], list[int | Decimal]] = {}
+        for (text, *rest), count in Counter(zip(*columns, strict=True)).items():
+            key = (self._window(text), tuple(rest[: end_of_keys - 1]))
+            self._add(sums.setdefault(key, [0] * len(self.section.aggregates)), rest[end_of_keys - 1 :], count)
+        return [RollupRow(_start(window), keys, tuple(row)) for (window, keys), row in sorted(sums.items())]
+
+    def _add(self, row: list[int | Decimal], amounts: Sequence[Any], count: int) -> None:
+        left = iter(amounts)
+        for index, path in enumerate(self.section.aggregate_paths):
+            row[index] += count if path is None else count * _number(next(left))
+
+    def _taken(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> tuple[Sequence[CleanEvent], Sequence[Any]]:
+        kinds = self.section.event_types
+        if kinds is None:
+            return events, data
+        places = [index for index, event in enumerate(events) if event.type in kinds]
+        return [events[index] for index in places], [data[index] for index in places]
+
+    def _window(self, text: str) -> int:
+        width = self.section.window_seconds
+        return int(moment(text).timestamp() // width * width)
 
 
-def _window(rollup: RollupSection, event: AnyEvent) -> int:
-    return int(event.time.timestamp() // rollup.window_seconds * rollup.window_seconds)
+def _start(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
 
 
-def _key(event: AnyEvent, path: str) -> str:
-    value = events.find(event.data, path)
-    return value if isinstance(value, str) else "" if value is None else str(value)
+def _texts(values: list[Any]) -> list[str]:
+    if set(map(type, values)) == {str}:
+        return values
+    return [value if isinstance(value, str) else "" if value is None else str(value) for value in values]
 
 
-def _amount(event: AnyEvent, path: str | None) -> int | Decimal:
-    if path is None:
-        return 1
-    value = events.find(event.data, path)
-    if value is None:
-        return 0
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        # Sums of floats depend on their order; numerics do not.
-        return Decimal(repr(value))
-    raise InvalidEvent(f"{path} is {value!r}, which cannot be summed", "bad_row")
+def _number(value: Any) -> int | Decimal:
+    """Sums of floats depend on their order; numerics do not."""
+    return 0 if value is None else Decimal(repr(value)) if isinstance(value, float) else int(value)

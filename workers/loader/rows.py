@@ -1,62 +1,103 @@
-"""Clean entries into rows: pure. Each row is a ready-made line of COPY's text format."""
+"""Clean entries into rows: pure. Rows are ready-made lines of COPY's text format."""
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from shared import events
 from shared.attributes import Attributes
 from shared.database.load import Claim, DeadRow
-from shared.entries import Entry, lines_of
+from shared.entries import Entry, body_of
 from shared.errors import InvalidEvent
-from shared.events import AnyEvent
 from shared.pipeline import PipelineFile, TableSection
 from workers.loader import rollups
+from workers.loader.clean import DECODE_ERRORS, CleanEvent, decode, decode_each
+from workers.loader.columns import Column, column
+from workers.loader.fields import Fields
+from workers.loader.rollups import Rollup
 
-_decode_data = msgspec.json.Decoder(dict[str, Any]).decode
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_SPECIAL = re.compile(r"[\\\t\n\r]")
 #: The message of a dead row is kept in PostgreSQL, which takes no NUL.
 _NUL = str.maketrans({"\0": "\\0"})
-Cell = Callable[[AnyEvent, str], str]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of one table: the event's place in its entry, its line for COPY, and the event itself."""
+class Row(NamedTuple):
+    """One row of one table: the place of its event in the entry, its line for COPY, the event and its decoded data."""
 
-    index: int
+    place: int
     line: bytes
-    event: AnyEvent
+    event: CleanEvent
+    data: Any
+
+
+@dataclass
+class Rows:
+    """Rows of one table out of one entry: lists of one length, and the lines for COPY as one piece."""
+
+    places: list[int] = field(default_factory=list)
+    events: list[CleanEvent] = field(default_factory=list)
+    data: list[Any] = field(default_factory=list)
+    copy: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Row]:
+        # Within a cell a newline is written as an escape.
+        lines = (line + b"\n" for line in self.copy.split(b"\n"))
+        return map(Row, self.places, lines, self.events, self.data)
+
+    def add(self, places: Sequence[int], events: Sequence[CleanEvent], data: Sequence[Any], copy: bytes) -> None:
+        """Add rows at the end."""
+        self.places += places
+        self.events += events
+        self.data += data
+        self.copy += copy
+
+    def without(self, place: int) -> "Rows":
+        """All rows but that of one event."""
+        kept = [row for row in self if row.place != place]
+        rows = Rows()
+        rows.add(
+            [row.place for row in kept],
+            [row.event for row in kept],
+            [row.data for row in kept],
+            b"".join(row.line for row in kept),
+        )
+        return rows
 
 
 @dataclass
 class Prepared:
-    """An entry as it will be loaded."""
+    """An entry as it will be loaded; a broken one holds only dead events."""
 
     entry: Entry
     claim: Claim
-    lines: list[bytes]
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    body: bytes
+    broken: bool = False
+    rows: dict[str, Rows] = field(default_factory=dict)
     dead: list[DeadRow] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The events as they came; of a broken entry the bytes stand for the first."""
+        if self.broken:
+            return [self.body] + [b""] * (self.entry.events - 1)
+        return self.body.removesuffix(b"\n").split(b"\n")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and how an event becomes its row."""
+    """A table and how its columns are filled."""
 
     section: TableSection
-    cells: tuple[Cell, ...]
+    columns: tuple[Column, ...]
 
-    def line(self, event: AnyEvent, data: str) -> bytes:
-        """The row of an event; ``data`` is the JSON text of its data. Raises InvalidEvent."""
-        return ("\t".join([cell(event, data) for cell in self.cells]) + "\n").encode()
+    def copy(self, events: Sequence[CleanEvent], data: Sequence[Any], plain: bool) -> bytes:
+        """Lines of COPY, one for each event. Raises InvalidEvent, UnicodeError or RecursionError."""
+        cells = [column(events, data, plain) for column in self.columns]
+        return ("\n".join(map("\t".join, zip(*cells, strict=True))) + "\n").encode()
 
 
 def _claim(entry: Entry) -> Claim:
@@ -64,14 +105,10 @@ def _claim(entry: Entry) -> Claim:
     return Claim(entry.id, digest, entry.events, loaded=0, unrouted=0)
 
 
-def _raw_lines(entry: Entry) -> list[bytes]:
-    """The bytes as they came stand for the first event."""
-    return [entry.fields.get(b"d", b"")] + [b""] * (entry.events - 1)
-
-
-def _all_dead(entry: Entry, lines: list[bytes], error: InvalidEvent) -> Prepared:
-    dead = [DeadRow(index, error.reason, str(error)) for index in range(entry.events)]
-    return Prepared(entry, _claim(entry), lines, dead=dead)
+def _all_dead(entry: Entry, body: bytes, error: InvalidEvent, *, broken: bool) -> Prepared:
+    claim = _claim(entry)
+    claim.dead = [DeadRow(index, error.reason, str(error).translate(_NUL)) for index in range(entry.events)]
+    return Prepared(entry, claim, body, broken, dead=list(claim.dead))
 
 
 class Router:
@@ -83,22 +120,28 @@ class Router:
         self._unmatched = file.loader.unmatched
         self._stream = stream
         self._attributes = attributes
-        self._rollups = file.rollup
-        self._tables: dict[str, Table] = {}
-        for section in file.table:
-            cells = tuple(_cell(source, types[section.name][column]) for column, source in section.columns.items())
-            for event_type in section.event_types:
-                self._tables[event_type] = Table(section, cells)
+        sources = [source for section in file.table for source in section.columns.values() if source[0] != "$"]
+        self._fields = Fields(sources + [path for section in file.rollup for path in rollups.paths(section)])
+        self.rollups = [Rollup(section, self._fields) for section in sorted(file.rollup, key=lambda one: one.table)]
+        self._tables = {section.name: self._table(section, types[section.name]) for section in file.table}
+        self._name_of_type = {kind: section.name for section in file.table for kind in section.event_types}
+        self._catch_all = self._name_of_type.pop("*", None)
+
+    def _table(self, section: TableSection, types: Mapping[str, str]) -> Table:
+        cells = (column(source, types[name], self._fields) for name, source in section.columns.items())
+        return Table(section, tuple(cells))
 
     def prepare(self, entry: Entry) -> Prepared:
         """Rows, unrouted events and dead ones of an entry; they add up to its events."""
         try:
-            lines = lines_of(entry, self._stream, self._attributes)
+            body = body_of(entry, self._stream, self._attributes)
         except InvalidEvent as error:
-            return _all_dead(entry, _raw_lines(entry), error)
-        prepared = Prepared(entry, _claim(entry), lines)
-        for index, event in enumerate(_decode(lines)):
-            self._route(prepared, index, event)
+            return _all_dead(entry, entry.fields.get(b"d", b""), error, broken=True)
+        prepared = Prepared(entry, _claim(entry), body)
+        # What JSON writes without these needs no escape in COPY's format either: looked for once, not in each cell.
+        plain = not (b"\\" in body or b"\t" in body or b"\r" in body)
+        for name, places in self._by_table(prepared, _decode(prepared)).items():
+            self._add(prepared, self._tables[name], places, plain=plain)
         prepared.claim.loaded = sum(map(len, prepared.rows.values()))
         prepared.claim.dead = prepared.dead
         return prepared
@@ -106,122 +149,66 @@ class Router:
     def unseen(self, entry: Entry, error: InvalidEvent) -> Prepared:
         """All events of an entry as dead ones, without a look at what they hold."""
         try:
-            lines = lines_of(entry, self._stream, self._attributes)
+            body = body_of(entry, self._stream, self._attributes)
         except InvalidEvent:
-            lines = _raw_lines(entry)
-        return _all_dead(entry, lines, error)
+            return _all_dead(entry, entry.fields.get(b"d", b""), error, broken=True)
+        return _all_dead(entry, body, error, broken=False)
 
-    def _route(self, prepared: Prepared, index: int, event: AnyEvent | InvalidEvent) -> None:
-        try:
+    def _by_table(
+        self, prepared: Prepared, decoded: Sequence[CleanEvent | InvalidEvent]
+    ) -> dict[str, list[tuple[int, CleanEvent]]]:
+        """Events with their places by the name of their table; the others are unrouted or dead."""
+        found: dict[str, list[tuple[int, CleanEvent]]] = {}
+        for index, event in enumerate(decoded):
             if isinstance(event, InvalidEvent):
-                raise event
-            table = self._tables.get(event.type) or self._tables.get("*")
-            if table is None:
-                if self._unmatched == "filter":
-                    prepared.claim.unrouted += 1
-                    return
-                raise InvalidEvent(f"no table takes events of type {event.type!r}", "no_table")
-            row = _row(table, index, event)
-            rollups.check(self._rollups, event)
-            prepared.rows.setdefault(table.section.name, []).append(row)
-        except InvalidEvent as error:
-            prepared.dead.append(DeadRow(index, error.reason, str(error).translate(_NUL)))
+                _bury(prepared, index, event)
+            elif (name := self._name_of_type.get(event.type, self._catch_all)) is not None:
+                found.setdefault(name, []).append((index, event))
+            elif self._unmatched == "filter":
+                prepared.claim.unrouted += 1
+            else:
+                _bury(prepared, index, InvalidEvent(f"no table takes events of type {event.type!r}", "no_table"))
+        return found
 
-
-def _decode(lines: Sequence[bytes]) -> list[AnyEvent | InvalidEvent]:
-    try:
-        decoded = events.decode_raw_lines(b"\n".join(lines))
-        if len(decoded) == len(lines):
-            return list(decoded)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass  # One of them is broken: the loop below finds which.
-    found: list[AnyEvent | InvalidEvent] = []
-    for line in lines:
+    def _add(self, prepared: Prepared, table: Table, places: list[tuple[int, CleanEvent]], *, plain: bool) -> None:
+        """Add rows of a table; when not all can be made, halve them until what cannot stands alone."""
+        events = [event for _, event in places]
         try:
-            found.append(events.decode_raw(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            found.append(InvalidEvent(f"no event: {error}", "malformed"))
-    return found
+            data = self._fields.decode([event.data for event in events])
+            copy = table.copy(events, data, plain)
+            for rollup in self.rollups:
+                rollup.check(events, data)
+        except (InvalidEvent, UnicodeError, RecursionError, msgspec.MsgspecError) as error:
+            if len(places) == 1:
+                _bury(prepared, places[0][0], _reason(error))
+                return
+            middle = len(places) // 2
+            self._add(prepared, table, places[:middle], plain=plain)
+            self._add(prepared, table, places[middle:], plain=plain)
+            return
+        rows = prepared.rows.setdefault(table.section.name, Rows())
+        rows.add([index for index, _ in places], events, data, copy)
 
 
-def _row(table: Table, index: int, event: AnyEvent) -> Row:
-    raw: msgspec.Raw = event.data
+def _decode(prepared: Prepared) -> Sequence[CleanEvent | InvalidEvent]:
     try:
-        text = bytes(raw).decode()
-        event.data = _decode_data(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidEvent(f"data is no JSON object: {error}", "malformed") from None
-    if event.time.tzinfo is None:
-        event.time = event.time.replace(tzinfo=UTC)
-    try:
-        return Row(index, table.line(event, text), event)
-    except UnicodeEncodeError as error:
-        raise InvalidEvent(f"text that UTF-8 cannot hold: {error.reason}", "bad_row") from None
-    except RecursionError:
-        # Writing a value takes a little more depth than reading it did.
-        raise InvalidEvent("data is nested too deeply", "bad_row") from None
+        decoded = decode(prepared.body)
+        if len(decoded) == prepared.entry.events:
+            return decoded
+    except DECODE_ERRORS:
+        pass  # One of them is broken: the loop finds which.
+    return decode_each(prepared.lines)
 
 
-def _cell(source: str, column_type: str) -> Cell:
-    """How to fill a column: from an attribute of the event, or a path into its data."""
-    attributes: dict[str, Cell] = {
-        "$id": lambda event, _: copy_text(event.id),
-        "$type": lambda event, _: copy_text(event.type),
-        "$source": lambda event, _: copy_text(event.source),
-        "$time": lambda event, _: _iso(event.time),
-        "$key": lambda event, _: copy_text(event.key),
-        "$data": lambda _, data: _json_text(data),
-    }
-    if source in attributes:
-        return attributes[source]
-    if column_type.startswith("timestamp") or column_type == "date":
-        return lambda event, _: _time_text(source, events.find(event.data, source), column_type)
-    if column_type in ("json", "jsonb"):
-        return lambda event, _: _json_value(events.find(event.data, source))
-    if "." in source or source.startswith("/"):
-        return lambda event, _: copy_text(events.find(event.data, source))
-    return lambda event, _: copy_text(event.data.get(source))
+def _bury(prepared: Prepared, index: int, error: InvalidEvent) -> None:
+    prepared.dead.append(DeadRow(index, error.reason, str(error).translate(_NUL)))
 
 
-def _json_text(data: str) -> str:
-    """Between its values JSON text may hold tabs and carriage returns as white space; a search for each is cheap."""
-    text = data.replace("\\", "\\\\")
-    return text.replace("\t", "\\t").replace("\r", "\\r") if "\t" in data or "\r" in data else text
-
-
-@lru_cache(maxsize=256)
-def _iso(moment: datetime) -> str:
-    """Events that were read together share their time, and writing it took 13 % of the loader."""
-    return moment.isoformat()
-
-
-def _time_text(path: str, value: Any, column_type: str) -> str:
-    """PostgreSQL takes `now` and `infinity` for timestamps; an event must not."""
-    if value is None:
-        return "\\N"
-    try:
-        if column_type == "date" and isinstance(value, str) and len(value) == 10:
-            return date.fromisoformat(value).isoformat()
-        moment: datetime = events.parse_time(value)
-    except (InvalidEvent, ValueError) as error:
-        raise InvalidEvent(f"{path}: {error}", "bad_row") from None
-    return moment.isoformat()
-
-
-def copy_text(value: Any) -> str:
-    """A value in COPY's text format."""
-    if value is None:
-        return "\\N"
-    if isinstance(value, str):
-        return value.translate(_ESCAPES) if _SPECIAL.search(value) else value
-    if isinstance(value, bool):
-        # Understood by a boolean column, and what a text column should hold.
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    return _json_value(value)
-
-
-def _json_value(value: Any) -> str:
-    """A value as JSON in COPY's text format; one that is absent or null is NULL."""
-    return "\\N" if value is None else _json_text(msgspec.json.encode(value).decode())
+def _reason(error: Exception) -> InvalidEvent:
+    if isinstance(error, InvalidEvent):
+        return error
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidEvent(f"text that UTF-8 cannot hold: {error.reason}", "bad_row")
+    if isinstance(error, RecursionError):
+        return InvalidEvent("data is nested too deeply", "bad_row")
+    return InvalidEvent(f"data is no JSON object: {error}", "malformed")

@@ -5,16 +5,18 @@ table and insert what is new; after a violation, and for whatever was delivered 
 PostgreSQL refuses are found by bisection; their neighbours land.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 from uuid import UUID
 
 from shared.database import Connection, RowError, translated
 from shared.database import load as statements
 from shared.database.load import Claim, DeadRow, Recorded
-from shared.events import AnyEvent
-from shared.pipeline import PipelineFile, RollupSection, TableSection
-from workers.loader import rollups
+from shared.pipeline import PipelineFile, TableSection
+from workers.loader.clean import CleanEvent
+from workers.loader.rollups import Rollup
 from workers.loader.rows import Prepared, Row
 
 
@@ -25,6 +27,8 @@ class Loader:
     url: str
     stream: str
     file: PipelineFile
+    rollups: Sequence[Rollup]
+    types: Mapping[str, Mapping[str, str]]
 
 
 Placed = tuple[Prepared, Row]
@@ -59,11 +63,10 @@ def _run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, s
             else {}
         )
         fresh = [one for one in ordered if one.claim.key in new]
-        inserted = _load_tables(loader, connection, fresh, staged=staged)
-        if staged or any(one.dead for one in fresh):
-            _record(fresh, inserted)
-            statements.correct(connection, loader.stream, [one.claim for one in fresh])
-        _roll_up(loader, connection, inserted, staged=staged)
+        if staged:
+            _load_staged(loader, connection, fresh)
+        else:
+            _load_direct(loader, connection, fresh)
     return [known.get(one.claim.key) or _recorded(one.claim) for one in batch]
 
 
@@ -71,19 +74,37 @@ def _recorded(claim: Claim) -> Recorded:
     return Recorded(claim.loaded, claim.duplicates, claim.unrouted, list(claim.dead))
 
 
-def _load_tables(loader: Loader, connection: Connection, fresh: Sequence[Prepared], *, staged: bool) -> list[Placed]:
-    """Rows really inserted, of all tables, in the order of the tables' names."""
+def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Prepared]) -> None:
+    """All rows straight into their tables, in the order of the tables' names: either all are new, or none land."""
+    for table in _tables(loader):
+        rows = [one.rows[table.name].copy for one in fresh if table.name in one.rows]
+        if rows:
+            statements.copy_direct(connection, table.name, tuple(table.columns), rows)
+    if any(one.dead for one in fresh):
+        statements.correct(connection, loader.stream, [one.claim for one in fresh])
+    loaded = [rows for one in fresh for rows in one.rows.values()]
+    events = list(chain.from_iterable(rows.events for rows in loaded))
+    data = list(chain.from_iterable(rows.data for rows in loaded))
+    for rollup in loader.rollups:
+        _add_to_rollup(loader, connection, rollup, events, data)
+
+
+def _load_staged(loader: Loader, connection: Connection, fresh: Sequence[Prepared]) -> None:
+    """What is new, by way of temporary tables; rows that PostgreSQL refuses are marked as dead."""
     inserted: list[Placed] = []
-    for table in sorted(loader.file.table, key=lambda one: one.name):
+    for table in _tables(loader):
         rows = [(one, row) for one in fresh for row in one.rows.get(table.name, ())]
-        if not rows:
-            continue
-        if staged:
+        if rows:
             inserted += _insert_staged(loader, connection, table, rows)
-        else:
-            statements.copy_direct(connection, table.name, tuple(table.columns), [row.line for _, row in rows])
-            inserted += rows
-    return inserted
+    _record(fresh, inserted)
+    statements.correct(connection, loader.stream, [one.claim for one in fresh])
+    for rollup in loader.rollups:
+        if not _add_all_or_bury(loader, connection, rollup, inserted):
+            raise _Refused
+
+
+def _tables(loader: Loader) -> list[TableSection]:
+    return sorted(loader.file.table, key=lambda one: one.name)
 
 
 def _insert_staged(loader: Loader, connection: Connection, table: TableSection, rows: Sequence[Placed]) -> list[Placed]:
@@ -113,9 +134,9 @@ def _bury(placed: Placed, error: RowError) -> None:
     prepared, row = placed
     # PostgreSQL's text quotes the value whole, however long it is.
     message = str(error)[:_MESSAGE_LENGTH].replace("\0", "\\0")
-    prepared.dead.append(DeadRow(row.index, "bad_row", f"{message} (SQLSTATE {error.sqlstate})"))
+    prepared.dead.append(DeadRow(row.place, "bad_row", f"{message} (SQLSTATE {error.sqlstate})"))
     for table, rows in prepared.rows.items():
-        prepared.rows[table] = [one for one in rows if one is not row]
+        prepared.rows[table] = rows.without(row.place)
 
 
 def _first_of_each(rows: Sequence[Placed], ids: set[str]) -> list[Placed]:
@@ -130,7 +151,7 @@ def _first_of_each(rows: Sequence[Placed], ids: set[str]) -> list[Placed]:
     return found
 
 
-def _canonical(event: AnyEvent) -> str:
+def _canonical(event: CleanEvent) -> str:
     """The id as PostgreSQL writes a uuid; an id that is none stays as it is."""
     try:
         return str(UUID(event.id))
@@ -149,19 +170,11 @@ def _record(fresh: Sequence[Prepared], inserted: Sequence[Placed]) -> None:
         claim.duplicates = claim.events - claim.loaded - claim.unrouted - len(one.dead)
 
 
-def _roll_up(loader: Loader, connection: Connection, inserted: Sequence[Placed], *, staged: bool) -> None:
-    for rollup in sorted(loader.file.rollup, key=lambda one: one.table):
-        if not staged:
-            _add_to_rollup(connection, rollup, [row.event for _, row in inserted])
-        elif not _add_all_or_bury(loader, connection, rollup, inserted):
-            raise _Refused
-
-
-def _add_all_or_bury(loader: Loader, connection: Connection, rollup: RollupSection, rows: Sequence[Placed]) -> bool:
+def _add_all_or_bury(loader: Loader, connection: Connection, rollup: Rollup, rows: Sequence[Placed]) -> bool:
     """Add rows to a rollup; when PostgreSQL refuses, halve them until each that it refuses is marked as dead."""
     try:
         with translated(loader.url), connection.transaction():
-            _add_to_rollup(connection, rollup, [row.event for _, row in rows])
+            _add_to_rollup(loader, connection, rollup, [row.event for _, row in rows], [row.data for _, row in rows])
     except RowError as error:
         if len(rows) > 1:
             middle = len(rows) // 2
@@ -172,7 +185,11 @@ def _add_all_or_bury(loader: Loader, connection: Connection, rollup: RollupSecti
     return True
 
 
-def _add_to_rollup(connection: Connection, rollup: RollupSection, events: Sequence[AnyEvent]) -> None:
-    rows = [row.values for row in rollups.deltas(rollup, events)]
+def _add_to_rollup(
+    loader: Loader, connection: Connection, rollup: Rollup, events: Sequence[CleanEvent], data: Sequence[Any]
+) -> None:
+    rows = [(row.window_start, *row.keys, *row.deltas) for row in rollup.deltas(events, data)]
     if rows:
-        statements.add_to_rollup(connection, rollup.table, rollup.by, tuple(rollup.aggregates), rows)
+        table, key = rollup.section.table, ("window_start", *rollup.section.by)
+        types = {name: loader.types[table][name] for name in (*key, *rollup.section.aggregates)}
+        statements.add_to_rollup(connection, table, types, key, rows)

@@ -7,11 +7,12 @@ import structlog
 
 from shared import run
 from shared.attributes import Attributes
+from shared.codec import Codec
 from shared.entries import MOST_BYTES, MOST_EVENTS, Entry
 from shared.errors import InvalidEvent
 from shared.reading import Reader
 from shared.run import Runtime, Step
-from shared.streams import Outcome, portions, settle, split
+from shared.streams import Outcome, Settled, portions, settle, split
 from workers.transform.deadline import Deadline
 from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle, singles, unseen
@@ -32,6 +33,7 @@ def start(runtime: Runtime) -> Step:
         limits=pipeline.file.pipeline,
         stream=reader.consumer.stream,
         consumer=runtime.name,
+        codec=Codec(settings.transform_codec),
     )
     reader.join()
 
@@ -49,8 +51,10 @@ def start(runtime: Runtime) -> Step:
 
 def _process(runtime: Runtime, reader: Reader, handler: Handler, entries: Sequence[Entry]) -> None:
     began = time.monotonic()
+    # The codec that they are written in: settling a part may choose another for what comes next.
+    codec = handler.codec.name
     for part in portions([handle(handler, entry) for entry in entries]):
-        _settle(runtime, reader, part)
+        handler.codec.note(_settle(runtime, reader, codec, part).in_flight)
     runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
 
 
@@ -66,7 +70,7 @@ def _suspect(runtime: Runtime, reader: Reader, handler: Handler, entry: Entry) -
             action="poison",
             entry=entry.id,
         )
-        _settle(runtime, reader, [unseen(handler, entry)])
+        _settle(runtime, reader, handler.codec.name, [unseen(handler, entry)])
     else:
         _process(runtime, reader, handler, [entry])
 
@@ -81,21 +85,21 @@ def _split(runtime: Runtime, reader: Reader, handler: Handler, entry: Entry) -> 
     log.warning("split a batch whose holder ended", action="split", entry=entry.id, events=entry.events)
 
 
-def _settle(runtime: Runtime, reader: Reader, outcomes: Sequence[Outcome]) -> None:
+def _settle(runtime: Runtime, reader: Reader, codec: str, outcomes: Sequence[Outcome]) -> Settled:
     """Settle from held arguments until it is done; while the next stage is full or Redis is away, hold."""
     entries = [outcome.entry for outcome in outcomes]
-    first = runtime.until_accepted(
+    settled = runtime.until_accepted(
         lambda: settle(
             runtime.client,
             outcomes,
             high_water=runtime.pipeline.file.pipeline.high_water_events,
-            codec="json",
+            codec=codec,
             most_events=MOST_EVENTS,
             most_bytes=MOST_BYTES,
         ),
         lambda: reader.consumer.hold(entries),
     )
-    for outcome, is_first in zip(outcomes, first, strict=True):
+    for outcome, is_first in zip(outcomes, settled.first, strict=True):
         if not is_first:
             # Somebody else settled it (or this call did, and its reply was lost): nothing was written twice.
             runtime.metrics.incident("settled_before")
@@ -105,6 +109,7 @@ def _settle(runtime: Runtime, reader: Reader, outcomes: Sequence[Outcome]) -> No
         runtime.metrics.events("retried", len(outcome.retries))
         runtime.metrics.events("dead", len(outcome.dead))
         reader.breaker.note(outcome.entry.events, outcome.dead)
+    return settled
 
 
 if __name__ == "__main__":

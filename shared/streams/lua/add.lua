@@ -1,6 +1,6 @@
 -- ADD: a batch, its dead letters and the source's checkpoint, or nothing at all.
 -- ARGV: high_water, source, expected, new, events, fields…, dead letters…
--- Returns {'OK', entry id} | {'STALE', checkpoint} | {'FULL', events in flight}.
+-- Returns {'OK', entry id, events in flight} | {'STALE', checkpoint} | {'FULL', events in flight}.
 local high_water = number()
 local source, expected, new = word(), word(), word()
 local events, fields, dead = number(), list(), lists()
@@ -20,4 +20,4 @@ for _, letter in ipairs(dead) do call('XADD', DEAD, '*', unpack(letter)) end
 count('accepted', events + #dead)
 count('dead.ingest', #dead)
 if source ~= '' then call('HSET', CHECKPOINT, source, new) end
-return { 'OK', id }
+return { 'OK', id, held + events }

@@ -2,7 +2,7 @@
 -- settlement only. Outputs of several entries share clean entries of up to `most_events` events.
 -- ARGV: high_water, most_events, most_bytes, codec, entries, then for each entry:
 --   id, foreign (0|1), events, accepted_ms, mapped, filtered, segments (each: events, bytes)…, retries…, dead letters…
--- Returns {'OK', settled (0|1) for each entry…} | {'FULL', events in flight}.
+-- Returns {'OK', events in flight, settled (0|1) for each entry…} | {'FULL', events in flight}.
 local high_water, most_events, most_bytes, codec = number(), number(), number(), word()
 local entries = {}
 for i = 1, number() do
@@ -38,11 +38,11 @@ end
 
 -- All fences first: HDEL and XACK are allowed at maxmemory, and once a script has written, the rest of it
 -- is too. So a full server can still be drained, and never refuses half of a settlement.
-local reply = { 'OK' }
+local reply = { 'OK', held }
 local first = {}
 for i, entry in ipairs(entries) do
   local events = fence('raw', entry.id, entry.foreign)
-  reply[i + 1] = events and 1 or 0
+  reply[i + 2] = events and 1 or 0
   if events then table.insert(first, entry) end
 end
 if #first == 0 then return reply end
@@ -52,6 +52,7 @@ for _, entry in ipairs(first) do
   for _, segment in ipairs(entry.segments) do output(tonumber(segment[1]), segment[2], entry.accepted_ms) end
   for _, fields in ipairs(entry.retries) do call('XADD', RETRY, '*', unpack(fields)) end
   for _, fields in ipairs(entry.dead) do call('XADD', DEAD, '*', unpack(fields)) end
+  reply[2] = reply[2] + entry.outputs
   count('mapped', entry.mapped)
   count('fanout', entry.outputs - entry.mapped)
   count('filtered', entry.filtered)
