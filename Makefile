@@ -10,7 +10,7 @@ PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test test-slow image-test check bench chaos mutants clean distclean reference requirements moved
+.PHONY: help demo up down status test test-slow image-test check bench bench-full bench-peers chaos mutants clean distclean reference requirements moved
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -42,8 +42,14 @@ check: .venv/.dev-stamp ## check format, lint, types and imports
 image-test: .venv/.dev-stamp ## build the image and run a fleet of it (root; Debian packages of tests/apt-image.txt; about 3 minutes)
 	@.venv/bin/python -m pytest -m image $(ARGS)
 
-bench: .venv/.dev-stamp ## measure this fleet against the floor and the naive loop (about 4 minutes)
+bench: .venv/.dev-stamp ## measure this fleet against the floor, the naive loop and its targets (under 10 minutes)
 	@.venv/bin/python -m bench $(ARGS)
+
+bench-full: .venv/.dev-stamp ## the same, and growth: events, table, workers, a long stop (an hour or so, 20 GB of disk)
+	@.venv/bin/python -m bench --full $(ARGS)
+
+bench-peers: .venv/.dev-stamp .venv-peers/.stamp ## measure this fleet beside Python libraries, in .venv-peers (about 10 minutes)
+	@.venv/bin/python -m bench.peers $(ARGS)
 
 chaos: .venv/.dev-stamp ## strike a fleet under load by a seeded schedule, e.g. make chaos SEED=1 (about 4 minutes)
 	@.venv/bin/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -54,10 +60,10 @@ mutants: .venv/.dev-stamp ## break each promise of the code in turn, and see tha
 clean: ## stop the fleet, remove its data (var/), results and caches
 	@if [ -d var ] && [ -x .venv/bin/bargeline ]; then BARGELINE_VAR="$(CURDIR)/var" .venv/bin/bargeline down --delete-data; fi
 	@rm -rf var bench/results build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
-distclean: clean ## the same, and remove .venv
-	@rm -rf .venv
+distclean: clean ## the same, and remove .venv and .venv-peers
+	@rm -rf .venv .venv-peers
 
 reference: .venv/.dev-stamp ## write the generated pages, dashboards, alerts and supervisord files anew
 	@.venv/bin/python -m bargeline.reference docs
@@ -70,6 +76,7 @@ requirements: ## pin the requirements anew (needs uv)
 	$(COMPILE) --upgrade pyproject.toml --constraints requirements/run.txt --output-file requirements/image.txt
 	$(COMPILE) --upgrade pyproject.toml --extra embedded --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --group build --constraints requirements/dev.txt --output-file requirements/build.txt
+	$(COMPILE) --upgrade --group peers --constraints requirements/dev.txt --output-file requirements/peers.txt
 
 # The scripts in .venv name its path: one that came along with a moved or copied checkout is made anew.
 moved := $(shell [ ! -e .venv/.path ] || [ "$$(cat .venv/.path)" = "$(CURDIR)" ] || echo moved)
@@ -92,6 +99,14 @@ moved := $(shell [ ! -e .venv/.path ] || [ "$$(cat .venv/.path)" = "$(CURDIR)" ]
 .venv/.dev-stamp: .venv/.run-stamp requirements/dev.txt
 	@echo "Installing the development tools into .venv (once)"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-peers/.stamp: requirements/peers.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
+	  { echo "error: Bytewax has no wheels for $$("$(PYTHON)" --version); name another: make bench-peers PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing the peers into .venv-peers (once)"
+	@"$(PYTHON)" -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/peers.txt
 	@touch $@
 
 moved:

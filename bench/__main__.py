@@ -1,84 +1,67 @@
-"""Run the contenders in turn, print the medians as a table, and keep every figure."""
+"""Run the contenders in turn, measure what else there is, print tables and targets, and keep every figure."""
 
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
-from bench import fleet, floor, machine, naive, report, rolling, sizes
-from bench.ground import Ground, ground, reset, rows, server_versions
-from bench.processes import Measured
-
-#: Workers of a kind in the rolling restarts: with one of each, nothing is loaded while it is away.
-ROLLING_WORKERS = (1, 2)
+from bench import measuring, report, selfcheck
+from bench.contenders import CONTENDERS
+from bench.measuring import PARTS, Plan, say
+from bench.result import latest, save
+from bench.selfcheck import SelfCheck
 
 
 def main() -> int:
-    """Measure, or with --write-readme put the last measurement into README.md and docs/capacity.md."""
+    """Measure; or with --write-readme put the last measurement into README.md and the docs."""
     options = _options()
     if options.write_readme:
-        latest = report.latest()
-        report.write_between_markers(report.README, report.markdown(latest))
-        report.write_between_markers(report.CAPACITY, report.capacity(latest))
-        return 0
+        return _write_pages()
     # A terminated benchmark ends its processes like an interrupted one.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    plan = Plan(options.events, options.rounds, full=options.full)
     try:
-        result = _measure(options.events, options.naive_events, options.rounds, ROLLING_WORKERS)
+        if options.only:
+            return _complain(measuring.some(plan, options.only))
+        result = measuring.measure(plan)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
-    print(report.markdown(result))
-    print(f"\nEvery run: {report.save(result)}", file=sys.stderr)
-    return 0
+    print(report.everything(result))
+    say(f"\nEvery run: {save(result)}")
+    return _complain(result.checks)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000, help="for the floor and the fleet (%(default)s)")
-    parser.add_argument("--naive-events", type=int, default=3_000, help="for the naive loop (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
+    names = (*CONTENDERS, *PARTS)
+    parser.add_argument("--events", type=int, default=1_000_000, help="for the floor and the fleet (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="%(default)s")
+    parser.add_argument("--only", nargs="+", choices=names, help="some contenders and parts; nothing is kept")
+    parser.add_argument("--full", action="store_true", help="growth too; takes an hour or so")
     parser.add_argument("--write-readme", action="store_true", help="put the last measurement into README and docs")
     return parser.parse_args()
 
 
-def _measure(events: int, naive_events: int, rounds: int, rolling_workers: Sequence[int]) -> report.Result:
-    runs, restarts = [], []
-    with ground(events) as place:
-        contenders: dict[str, tuple[int, Callable[[], Measured]]] = {
-            "floor": (events, lambda: floor.measure(place)),
-            "fleet": (events, lambda: fleet.measure(place)),
-            "naive": (naive_events, lambda: naive.measure(place, naive_events)),
-        }
-        for number in range(1, rounds + 1):
-            for name, (count, measure) in contenders.items():
-                runs.append(_run(place, name, count, measure))
-                rate = runs[-1].events / runs[-1].seconds
-                print(f"round {number}/{rounds}: {name} {rate:,.0f} events/s", file=sys.stderr)
-        for workers in rolling_workers:
-            reset(place)
-            restarts.append(rolling.measure(place, workers))
-            seconds = restarts[-1].longest_pause_seconds
-            print(f"rolling restart, {workers} of a kind: longest pause {seconds:.2f} s", file=sys.stderr)
-        return report.Result(
-            sizes=sizes.measure(place),
-            at=datetime.now(UTC),
-            machine=machine.describe(),
-            servers=server_versions(place),
-            event_bytes=round(place.clicks.stat().st_size / events),
-            runs=runs,
-            rolling=restarts,
-        )
+def _complain(checks: Sequence[SelfCheck]) -> int:
+    """The exit code: a floor that is not what it should be makes every ratio worthless, and 1."""
+    failures = selfcheck.failures(checks)
+    for failure in failures:
+        say(f"THE FLOOR'S CHECK FAILED, {failure}: what is set in relation to it is worth nothing")
+    return 1 if failures else 0
 
 
-def _run(place: Ground, name: str, events: int, measure: Callable[[], Measured]) -> report.Run:
-    reset(place)
-    measured = measure()
-    loaded = rows(place)
-    if loaded != events:
-        raise RuntimeError(f"{name}: {events} events, but {loaded} rows in the table")
-    return report.Run(contender=name, events=events, seconds=measured.seconds, cpu_seconds=measured.cpu_seconds)
+def _write_pages() -> int:
+    result, full = latest(), latest(full=True)
+    if result is None:
+        say("no measurement yet: run `make bench` first")
+        return 1
+    report.write_between_markers(report.README, report.readme(result))
+    report.write_between_markers(report.CAPACITY, report.capacity(result))
+    report.write_between_markers(report.METHOD, report.detail(result))
+    if full is not None:
+        report.write_between_markers(report.METHOD, report.growth(full), "growth")
+    return 0
 
 
 if __name__ == "__main__":

@@ -33,32 +33,32 @@ _RECEIVE_BYTES = 1 << 20
 
 def measure(ground: Ground) -> Measured:
     """Seconds until both servers have done everything."""
-    script, log = ground.folder / "floor.sql", ground.folder / "floor.log"
-    if not script.exists():
-        _write_copy_script(ground.clicks, script)
-    psql = (
-        installed(POSTGRES).with_name("psql"),
-        "-X",
-        "-q",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-f",
-        script,
-        ground.database_url,
-    )
+    script, log = copy_script(ground.clicks), ground.folder / "floor.log"
     with python("bench.floor", ground.redis_url, str(ground.clicks), log=log) as streams:
         wait_ready(streams, log)
         measured = stopwatch()
         go(streams)
-        subprocess.run(psql, check=True)
+        copy(ground, script)
         finish(streams, log)
         return measured()
 
 
-def _write_copy_script(clicks: Path, script: Path) -> None:
-    """Rows as the loader would make them of these clicks; psql reads them from its script."""
+def copy(ground: Ground, script: Path) -> None:
+    """Let psql run a script of COPY commands."""
+    psql = installed(POSTGRES).with_name("psql")
+    subprocess.run([psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", script, ground.database_url], check=True)
+
+
+def copy_script(clicks: Path, source: str | None = None) -> Path:
+    """Rows as the loader would make them of these clicks; psql reads them from its script.
+
+    ``source`` stands in their ids for the path of the clicks. The script is made once.
+    """
+    script = clicks.with_suffix(f".{source or 'floor'}.sql")
+    if script.exists():
+        return script
     now = datetime.now(UTC).isoformat()
-    ids = SourceIds(str(clicks))
+    ids = SourceIds(source or str(clicks))
     columns = ", ".join(("event_id", "occurred_at", *_FIELDS, "payload"))
     with clicks.open("rb") as lines, script.open("w") as out:
         for batch in _batches(lines, TRANSACTION_ROWS):
@@ -68,6 +68,7 @@ def _write_copy_script(clicks: Path, script: Path) -> None:
                 row = (ids.id(position, line), now, *(str(click[name]) for name in _FIELDS), line.decode().rstrip("\n"))
                 out.write("\t".join(row) + "\n")
             out.write("\\.\n")
+    return script
 
 
 def _batches(lines: Iterable[bytes], size: int) -> Iterator[list[tuple[int, bytes]]]:

@@ -42,10 +42,10 @@ class Click(pydantic.BaseModel):
     user_domain_id: str
 
 
-def measure(ground: Ground, events: int) -> Measured:
+def measure(ground: Ground) -> Measured:
     """Seconds from the first XADD to the last acknowledgement."""
     logs = {role: ground.folder / f"naive-{role}.log" for role in ("consume", "produce")}
-    shared = (ground.redis_url, str(events))
+    shared = (ground.redis_url, str(ground.events))
     with (
         python("bench.naive", "consume", *shared, ground.database_url, log=logs["consume"]) as consumer,
         python("bench.naive", "produce", *shared, str(ground.clicks), log=logs["produce"]) as producer,

@@ -1,15 +1,16 @@
 """Processes of a contender: started, told to go, measured, and stopped by their pids."""
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-import psutil
+import msgspec
+
+from bench.cpu import cpu_seconds
 
 STOP_SECONDS = 40
 _POLL_SECONDS = 0.02
@@ -99,24 +100,21 @@ def poll(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-class Measured(NamedTuple):
-    """Elapsed time, and the CPU time of everything started from here: servers, workers, tools."""
+class Measured(msgspec.Struct, frozen=True):
+    """Elapsed time, the CPU time of everything started from here by process, and the workers' peaks of memory."""
 
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: dict[str, float]
+    peak_bytes: dict[str, int]
 
 
-def stopwatch() -> Callable[[], Measured]:
+def stopwatch() -> Callable[..., Measured]:
     """Start measuring; what is returned tells the time since then."""
-    began, spent = time.perf_counter(), _cpu_seconds()
-    return lambda: Measured(time.perf_counter() - began, _cpu_seconds() - spent)
+    began, before = time.perf_counter(), cpu_seconds()
 
+    def measured(peak_bytes: Mapping[str, int] | None = None) -> Measured:
+        seconds, after = time.perf_counter() - began, cpu_seconds()
+        spent = {role: after.get(role, 0.0) - before.get(role, 0.0) for role in sorted(before | after)}
+        return Measured(seconds, spent, dict(peak_bytes or {}))
 
-def _cpu_seconds() -> float:
-    own = os.times()
-    total = own.children_user + own.children_system
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            spent = child.cpu_times()
-            total += sum(spent[:4])  # user, system, and of its own children that ended
-    return total
+    return measured

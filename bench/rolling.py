@@ -3,32 +3,33 @@
 What is lost or loaded twice on the way would show in the table, which must hold exactly the lines that were written.
 """
 
-import itertools
-import threading
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import msgspec
+import psycopg
 
-from bench.fleet import READY_SECONDS, all_ready, worker_environment
-from bench.ground import PIPELINE, Ground, rows
-from bench.processes import STOP_SECONDS, Process, poll, python
-from shared.database import connect
-from shared.database.load import total_loaded
-from shared.topology import KINDS, Topology
+from bench.fleet import fleet, start, until_loaded, until_ready, worker_names
+from bench.ground import Ground, rows
+from bench.load import Load
+from bench.processes import STOP_SECONDS, Process
 
 EVENTS_PER_SECOND = 2_000
 _PAUSE_SECONDS = 0.01
-_LOOK_SECONDS = 0.002
-_SETTLED_SECONDS = 60
 #: Before the first restart and after the last, to see the flow itself.
 _CALM_SECONDS = 1
 
+_LONGEST_PAUSE = """
+SELECT extract(epoch FROM max(pause))::float8
+FROM (SELECT committed, committed - lag(committed) OVER (ORDER BY committed) AS pause
+      FROM (SELECT DISTINCT pg_xact_commit_timestamp(xmin) AS committed FROM clicks) AS commits) AS pauses
+WHERE committed BETWEEN %s AND %s
+"""
+
 
 class Rolling(msgspec.Struct, frozen=True):
-    """One rolling restart of so many workers a kind (one janitor); the longest time without a loaded event."""
+    """One rolling restart of so many workers a kind (one janitor); the longest time between two commits of rows."""
 
     workers: int
     restarts: int
@@ -37,108 +38,42 @@ class Rolling(msgspec.Struct, frozen=True):
     longest_pause_seconds: float
 
 
-class _Load(threading.Thread):
-    """Appends lines to a log at a steady rate until it is told to stop."""
-
-    def __init__(self, clicks: Path, log: Path) -> None:
-        super().__init__(name="load", daemon=True)
-        #: Over and over again: a line has another id at another place.
-        self._lines = itertools.cycle(clicks.read_bytes().splitlines(keepends=True))
-        self._log = log
-        self._ended = threading.Event()
-        self.written = 0
-
-    def run(self) -> None:
-        began = time.perf_counter()
-        with self._log.open("ab", buffering=0) as log:
-            while not self._ended.wait(_PAUSE_SECONDS):
-                due = int((time.perf_counter() - began) * EVENTS_PER_SECOND) - self.written
-                log.write(b"".join(itertools.islice(self._lines, due)))
-                self.written += due
-
-    def stop(self) -> int:
-        """Write no more; returns how many lines were written."""
-        self._ended.set()
-        self.join()
-        return self.written
-
-
-class _Watch(threading.Thread):
-    """Notes the longest time in which the count of loaded events stood still."""
-
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(name="watch", daemon=True)
-        self._url = ground.database_url
-        self._ended = threading.Event()
-        self.loaded = 0
-        self.longest_seconds = 0.0
-
-    def run(self) -> None:
-        stream = Topology(PIPELINE).stream("clean")
-        with connect(self._url, "bench") as connection:
-            connection.autocommit = True
-            changed_at = time.perf_counter()
-            while not self._ended.wait(_LOOK_SECONDS):
-                loaded, now = total_loaded(connection, stream), time.perf_counter()
-                if self.loaded:
-                    self.longest_seconds = max(self.longest_seconds, now - changed_at)
-                if loaded != self.loaded:
-                    self.loaded, changed_at = loaded, now
-
-    def lap(self) -> float:
-        """The longest pause since the last lap."""
-        longest, self.longest_seconds = self.longest_seconds, 0.0
-        return longest
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._ended.set()
-        self.join()
-
-
 def measure(ground: Ground, workers: int) -> Rolling:
     """Restart each of ``workers`` of a kind, one after the other, while events flow from a growing log."""
     log = ground.folder / "rolling.log"
     log.unlink(missing_ok=True)
     log.touch()
-    names = [f"{kind}-{number}" for kind in KINDS for number in range(1, (1 if kind == "janitor" else workers) + 1)]
+    names = worker_names(ingest=workers, transform=workers, loader=workers)
+    source = {"INGEST_PATH": str(log), "INGEST_FOLLOW": "true", "INGEST_WATCH_SECONDS": "0.02"}
     with ExitStack() as stack:
-        running = {name: stack.enter_context(_worker(ground, name, log)) for name in names}
-        _until_ready(ground, running)
-        load, watch = _Load(ground.clicks, log), _Watch(ground)
+        found = stack.enter_context(fleet(ground, source, names))
+        file = stack.enter_context(log.open("ab", buffering=0))
+        load = Load(ground.clicks, EVENTS_PER_SECOND, _PAUSE_SECONDS, file.write)
         load.start()
-        watch.start()
-        stack.callback(watch.stop)
-        poll(lambda: watch.loaded > 0, READY_SECONDS, "events to flow")
-        calm = _calm_pause(watch)
-        for name in names:
-            _end(running[name])
-            running[name] = stack.enter_context(_worker(ground, name, log))
-            _until_ready(ground, running)
+        stack.callback(load.stop)
+        until_loaded(ground, 1)
+        marks = [datetime.now(UTC)]
         time.sleep(_CALM_SECONDS)
-        written, longest = load.stop(), watch.lap()
-        poll(lambda: watch.loaded >= written, _SETTLED_SECONDS, "all events loaded")
+        marks.append(datetime.now(UTC))
+        for name in names:
+            _end(found.processes[name])
+            start(found, name)
+            until_ready(found)
+        time.sleep(_CALM_SECONDS)
+        marks.append(datetime.now(UTC))
+        written = load.stop()
+        until_loaded(ground, written)
     if rows(ground) != written:
         raise RuntimeError(f"rolling restart: {written:,} events, but {rows(ground):,} rows in the table")
+    calm, longest = (_longest_pause(ground, *marks[index : index + 2]) for index in (0, 1))
     return Rolling(workers, len(names), written, calm, longest)
 
 
-def _calm_pause(watch: _Watch) -> float:
-    watch.lap()
-    time.sleep(_CALM_SECONDS)
-    return watch.lap()
-
-
-def _worker(ground: Ground, name: str, log: Path) -> AbstractContextManager[Process]:
-    kind = name.partition("-")[0]
-    source = {"INGEST_PATH": str(log), "INGEST_FOLLOW": "true", "INGEST_WATCH_SECONDS": "0.02"}
-    environment = worker_environment(ground, f"rolling-{name}", source)
-    return python(f"workers.{kind}", environment=environment, log=ground.folder / f"rolling-{name}.log")
-
-
-def _until_ready(ground: Ground, running: Mapping[str, Process]) -> None:
-    logs = {name: ground.folder / f"rolling-{name}.log" for name in running}
-    poll(lambda: all_ready(ground, running, logs), READY_SECONDS, "all workers ready")
+def _longest_pause(ground: Ground, since: datetime, until: datetime) -> float:
+    with psycopg.connect(ground.database_url) as connection:
+        found = connection.execute(_LONGEST_PAUSE, [since, until]).fetchone()
+    assert found is not None
+    return float(found[0])
 
 
 def _end(process: Process) -> None:

@@ -100,22 +100,26 @@ def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:
 
     Raises InvalidEvent when nothing can be made of the entry.
     """
-    # Not splitlines(): a carriage return is allowed as white space within JSON.
-    return body_of(entry, stream, attributes).removesuffix(b"\n").split(b"\n")
+    return split_lines(body_of(entry, stream, attributes), entry.events)
 
 
 def body_of(entry: Entry, stream: str, attributes: Attributes) -> bytes:
-    """The events of an entry as NDJSON, as many lines as it says it holds.
+    """The events of an entry as NDJSON; whether they are as many as it says shows when they are decoded.
 
     Raises InvalidEvent when nothing can be made of the entry.
     """
     if entry.foreign:
         return events.encode(foreign_event(entry, stream, attributes))
-    body = decompress(entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json"))
-    count = body.count(b"\n") + (not body.endswith(b"\n"))
-    if count != entry.events:
-        raise InvalidEvent(f"the entry says n={entry.events} and holds {count} lines", "malformed")
-    return body
+    return decompress(entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json"))
+
+
+def split_lines(body: bytes, count: int) -> list[bytes]:
+    """Lines of NDJSON without their newlines. Raises InvalidEvent when they are not as many as they should be."""
+    # Not splitlines(): a carriage return is allowed as white space within JSON.
+    lines = body.removesuffix(b"\n").split(b"\n")
+    if len(lines) != count:
+        raise InvalidEvent(f"the entry says n={count} and holds {len(lines)} lines", "malformed")
+    return lines
 
 
 def foreign_event(entry: Entry, stream: str, attributes: Attributes) -> events.AnyEvent:

@@ -13,7 +13,7 @@ from tests.documents import PAGES, ROOT, blocks
 from tests.folders import open_folder
 
 RUN = [page for page in PAGES if any(not block.kind for block in blocks(page))]
-_LEFT_BEHIND = shutil.ignore_patterns(".venv", ".git", "var", "results", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_BEHIND = shutil.ignore_patterns(".venv*", ".git", "var", "results", "__pycache__", ".*_cache", ".hypothesis")
 SECONDS = 120
 
 

@@ -22,7 +22,7 @@ _RAW_END = "    return Settled([first == 1 for first in reply[2:]], int(reply[1]
 _RAW_FENCE = "  local events = fence('raw', entry.id, entry.foreign)\n"
 _CLEAN_CALL = '    return [first == 1 for first in client.script("settle_clean", *arguments)]\n'
 _CLEAN_FENCE = "  local events = fence('clean', entry.id, entry.foreign)\n"
-_COMMIT = "        batch, figures = runtime.hold("
+_COMMIT = "        figures = runtime.hold("
 _SETTLED = "        for entry in entries:\n            runtime.metrics.latency("
 _COMMITTED = "        committed = time.time()\n"
 #: Instead of the fence: what an earlier call found out is the next argument.

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from bargeline.init import columns, fields, folder, names, sampling
 from shared.attributes import Attributes
-from shared.database.load import column_types, copy_direct
+from shared.database.load import column_types, copying
 from shared.entries import Entry
 from shared.events import find, now
 from shared.pipeline import Pipeline, PipelineFile
 from shared.text import without_nul
 from workers.ingest.files import Checkpoint
 from workers.ingest.lines import EventMaker, Limits, LineSplitter
-from workers.loader.rows import Router
+from workers.loader.rows import Router, copy_order
 from workers.transform.deadline import Deadline
 from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle
@@ -106,7 +106,8 @@ def _carried(connection: psycopg.Connection[Any], pipeline: Pipeline, content: b
         for count, body in outcome.segments:
             prepared = router.prepare(_entry(count, body))
             assert prepared.dead == []
-            copy_direct(connection, table.name, list(table.columns), [row.line for row in prepared.rows[table.name]])
+            with copying(connection, table.name, copy_order(table)) as write:
+                write(prepared.rows[table.name].copy)
     cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
     return cursor.execute(f'SELECT * FROM "{table.name}" ORDER BY 1'.encode()).fetchall()
 

@@ -77,8 +77,7 @@ class Target:
         self.loader = Loader(url, stream, pipeline.file, self.router.rollups, types)
 
     def run(self, *entries: Entry, staged: bool = False) -> list[Recorded]:
-        batch = [self.router.prepare(entry) for entry in entries]
-        figures = transaction.run(self.loader, self.connection, batch, staged=staged)
+        figures = transaction.run(self.loader, self.connection, entries, self.router.prepare, staged=staged)
         for entry, one in zip(entries, figures, strict=True):
             assert one.loaded + one.duplicates + one.unrouted + len(one.dead) == entry.events
         return figures

@@ -34,11 +34,11 @@ def _data(rollup: Rollup, events: list[CleanEvent]) -> list[Any]:
 
 
 def _deltas(rollup: Rollup, events: list[CleanEvent]) -> list[RollupRow]:
-    return rollup.deltas(events, _data(rollup, events))
+    return rollup.deltas([rollup.count(events, _data(rollup, events))])
 
 
 def _check(rollup: Rollup, event: CleanEvent) -> None:
-    rollup.check([event], _data(rollup, [event]))
+    rollup.count([event], _data(rollup, [event]))
 
 
 def test_windows_are_aligned_to_the_epoch() -> None:

@@ -9,7 +9,7 @@ import structlog
 from shared import run
 from shared.attributes import Attributes
 from shared.database import Connection, RowError, application_name, reconnected
-from shared.database.load import Recorded
+from shared.database.load import DeadRow, Recorded
 from shared.database.tables import check_tables
 from shared.entries import Entry, Fields, dead_letter
 from shared.errors import InvalidEvent
@@ -81,9 +81,9 @@ class Worker:
         def on_hold() -> None:
             self.reader.consumer.hold(entries)
 
-        batch, figures = runtime.hold(lambda: self._commit(entries, suspect=suspect), on_hold)
+        figures = runtime.hold(lambda: self._commit(entries, suspect=suspect), on_hold)
         committed = time.time()
-        results = [self._result(one, recorded) for one, recorded in zip(batch, figures, strict=True)]
+        results = [self._result(entry, recorded) for entry, recorded in zip(entries, figures, strict=True)]
         for part in portions(results):
             self._count(part, runtime.hold(partial(settle_clean, runtime.client, part), on_hold))
         for entry in entries:
@@ -98,26 +98,25 @@ class Worker:
         text = f"delivered {entry.deliveries} times, and each time the loader that had it ended before it was done"
         return self._router.unseen(entry, InvalidEvent(text, "deliveries"))
 
-    def _commit(self, entries: Sequence[Entry], *, suspect: bool) -> tuple[list[Prepared], list[Recorded]]:
+    def _commit(self, entries: Sequence[Entry], *, suspect: bool) -> list[Recorded]:
         """Prepare and commit; prepared anew at each attempt, since an attempt fills in what it found."""
         connection = self._connected()
-        batch = [self._prepare(entry) for entry in entries]
         if not suspect and self._staged_left == 0:
             try:
-                return batch, transaction.run(self._plan, connection, batch, staged=False)
+                return transaction.run(self._plan, connection, entries, self._prepare, staged=False)
             except RowError as error:
                 self._staged_left = _CLEAN_BEFORE_DIRECT
                 log.info("going the staged way", action="staged", because=str(error).splitlines()[0])
-        figures = transaction.run(self._plan, connection, batch, staged=True)
+        figures = transaction.run(self._plan, connection, entries, self._prepare, staged=True)
         if any(one.duplicates or one.dead for one in figures):
             self._staged_left = _CLEAN_BEFORE_DIRECT
         elif not suspect:
             self._staged_left = max(self._staged_left - 1, 0)
-        return batch, figures
+        return figures
 
-    def _result(self, prepared: Prepared, recorded: Recorded) -> Loaded:
-        entry = prepared.entry
-        dead = [self._dead_letter(prepared, row.index, InvalidEvent(row.message, row.reason)) for row in recorded.dead]
+    def _result(self, entry: Entry, recorded: Recorded) -> Loaded:
+        lines = self._router.lines(entry) if recorded.dead else []
+        dead = [self._dead_letter(entry, lines[row.index], row) for row in recorded.dead]
         return Loaded(
             entry.id,
             entry.foreign,
@@ -128,18 +127,17 @@ class Worker:
             dead,
         )
 
-    def _dead_letter(self, prepared: Prepared, index: int, error: InvalidEvent) -> Fields:
-        line = prepared.lines[index]
-        malformed = error.reason == "malformed"
+    def _dead_letter(self, entry: Entry, line: bytes, row: DeadRow) -> Fields:
+        malformed = row.reason == "malformed"
         stream = self.reader.consumer.stream
         return dead_letter(
             "loader",
-            error,
+            InvalidEvent(row.message, row.reason),
             event=None if malformed else line,
             raw=line if malformed else None,
-            origin={"stream": stream, "address": f"{prepared.entry.id}/{index}", "source": source_of(line)},
+            origin={"stream": stream, "address": f"{entry.id}/{row.index}", "source": source_of(line)},
             consumer=self._runtime.name,
-            history=prepared.entry.history,
+            history=entry.history,
         )
 
     def _count(self, results: Sequence[Loaded], first: Sequence[bool]) -> None:

@@ -37,6 +37,8 @@ def moment(text: str) -> datetime:
 
 def decode(body: bytes) -> list[CleanEvent]:
     """Events of NDJSON, with times that are times. Raises DECODE_ERRORS."""
+    # Skipping a value does not look at its encoding.
+    str(body, "utf-8")
     decoded = _decoder.decode_lines(body)
     for text in {event.time for event in decoded}:
         moment(text)
@@ -48,6 +50,7 @@ def decode_each(lines: list[bytes]) -> list[CleanEvent | InvalidEvent]:
     found: list[CleanEvent | InvalidEvent] = []
     for line in lines:
         try:
+            str(line, "utf-8")
             event = _decoder.decode(line)
             moment(event.time)
             found.append(event)

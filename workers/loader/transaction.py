@@ -5,19 +5,20 @@ table and insert what is new; after a violation, and for whatever was delivered 
 PostgreSQL refuses are found by bisection; their neighbours land.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 from uuid import UUID
 
 from shared.database import Connection, RowError, translated
 from shared.database import load as statements
 from shared.database.load import Claim, DeadRow, Recorded
+from shared.entries import Entry
 from shared.pipeline import PipelineFile, TableSection
 from workers.loader.clean import CleanEvent
-from workers.loader.rollups import Rollup
-from workers.loader.rows import Prepared, Row
+from workers.loader.rollups import Counts, Rollup
+from workers.loader.rows import Prepared, Row, copy_order
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Loader:
 
 
 Placed = tuple[Prepared, Row]
+Prepare = Callable[[Entry], Prepared]
+Claimed = tuple[Claim, Entry]
 _MESSAGE_LENGTH = 2_000
 
 
@@ -39,65 +42,97 @@ class _Refused(Exception):
     """A rollup refuses rows that were inserted: they are marked as dead, and all begins anew without them."""
 
 
-def run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, staged: bool) -> list[Recorded]:
-    """Load the entries of a batch in one transaction; returns the figures of each, in order.
+def run(
+    loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: Prepare, *, staged: bool
+) -> list[Recorded]:
+    """Load entries in one transaction; returns the figures of each, in order.
 
     Entries that were committed before are skipped, and their recorded figures returned. Raises
-    RowError (direct only) when the batch has to go the staged way, TransientError to try again.
+    RowError (direct only) when they have to go the staged way, TransientError to try again.
     """
+    made: dict[str, Prepared] = {}
+
+    def once(entry: Entry) -> Prepared:
+        # What an attempt finds out is known in the next.
+        if entry.id not in made:
+            made[entry.id] = prepare(entry)
+        return made[entry.id]
+
     while True:
         try:
-            return _run(loader, connection, batch, staged=staged)
+            return _run(loader, connection, entries, once if staged else prepare, staged=staged)
         except _Refused:
             continue
 
 
-def _run(loader: Loader, connection: Connection, batch: Sequence[Prepared], *, staged: bool) -> list[Recorded]:
-    ordered = sorted(batch, key=lambda one: one.claim.key)
+def _run(
+    loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: Prepare, *, staged: bool
+) -> list[Recorded]:
+    by_key = {statements.entry_key(entry.id): entry for entry in entries}
+    claims = {key: _claim(by_key[key]) for key in sorted(by_key)}
     with translated(loader.url), connection.transaction():
-        claims = [one.claim for one in ordered]
-        new = statements.claim(connection, loader.stream, claims)
-        known = (
-            statements.recall(connection, loader.stream, [one for one in claims if one.key not in new])
-            if len(new) < len(claims)
-            else {}
-        )
-        fresh = [one for one in ordered if one.claim.key in new]
-        if staged:
-            _load_staged(loader, connection, fresh)
-        else:
-            _load_direct(loader, connection, fresh)
-    return [known.get(one.claim.key) or _recorded(one.claim) for one in batch]
+        new = statements.claim(connection, loader.stream, list(claims.values()))
+        old = [claim for key, claim in claims.items() if key not in new]
+        known = statements.recall(connection, loader.stream, old) if old else {}
+        fresh = [(claim, by_key[key]) for key, claim in claims.items() if key in new]
+        if fresh:
+            (_load_staged if staged else _load_direct)(loader, connection, fresh, prepare)
+        special = [claim for claim, _ in fresh if claim.loaded != claim.events]
+        if special:
+            statements.correct(connection, loader.stream, special)
+    return [known.get(key) or _recorded(claims[key]) for key in by_key]
+
+
+def _claim(entry: Entry) -> Claim:
+    digest = hashlib.blake2b(entry.fields.get(b"d") or repr(entry.fields).encode(), digest_size=16).digest()
+    return Claim(entry.id, digest, entry.events, entry.events)
+
+
+def _note(claim: Claim, prepared: Prepared, loaded: int) -> None:
+    claim.loaded, claim.unrouted, claim.dead = loaded, prepared.unrouted, prepared.dead
+    claim.duplicates = claim.events - loaded - prepared.unrouted - len(prepared.dead)
 
 
 def _recorded(claim: Claim) -> Recorded:
     return Recorded(claim.loaded, claim.duplicates, claim.unrouted, list(claim.dead))
 
 
-def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Prepared]) -> None:
-    """All rows straight into their tables, in the order of the tables' names: either all are new, or none land."""
-    for table in _tables(loader):
-        rows = [one.rows[table.name].copy for one in fresh if table.name in one.rows]
-        if rows:
-            statements.copy_direct(connection, table.name, tuple(table.columns), rows)
-    if any(one.dead for one in fresh):
-        statements.correct(connection, loader.stream, [one.claim for one in fresh])
-    loaded = [rows for one in fresh for rows in one.rows.values()]
-    events = list(chain.from_iterable(rows.events for rows in loaded))
-    data = list(chain.from_iterable(rows.data for rows in loaded))
-    for rollup in loader.rollups:
-        _add_to_rollup(loader, connection, rollup, events, data)
+def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed], prepare: Prepare) -> None:
+    """All rows straight into their tables, in the order of the tables' names: either all are new, or none land.
+
+    PostgreSQL takes the rows of one entry in while the next is prepared; nothing of an entry but its counts is kept,
+    so that the next finds the processor's cache as it left it.
+    """
+    first, *others = _tables(loader)
+    held: dict[str, list[bytes]] = {table.name: [] for table in others}
+    counts: list[list[Counts]] = []
+    with statements.copying(connection, first.name, copy_order(first)) as write:
+        for claim, entry in fresh:
+            prepared = prepare(entry)
+            for name, rows in prepared.rows.items():
+                (write if name == first.name else held[name].append)(rows.copy)
+                counts += rows.counts
+            _note(claim, prepared, sum(map(len, prepared.rows.values())))
+    for table in others:
+        if held[table.name]:
+            with statements.copying(connection, table.name, copy_order(table)) as write:
+                for lines in held[table.name]:
+                    write(lines)
+    for place, rollup in enumerate(loader.rollups):
+        _add_to_rollup(loader, connection, rollup, [of_all[place] for of_all in counts])
 
 
-def _load_staged(loader: Loader, connection: Connection, fresh: Sequence[Prepared]) -> None:
+def _load_staged(loader: Loader, connection: Connection, fresh: Sequence[Claimed], prepare: Prepare) -> None:
     """What is new, by way of temporary tables; rows that PostgreSQL refuses are marked as dead."""
     inserted: list[Placed] = []
+    batch = [prepare(entry) for _, entry in fresh]
     for table in _tables(loader):
-        rows = [(one, row) for one in fresh for row in one.rows.get(table.name, ())]
+        rows = [(one, row) for one in batch for row in one.rows.get(table.name, ())]
         if rows:
             inserted += _insert_staged(loader, connection, table, rows)
-    _record(fresh, inserted)
-    statements.correct(connection, loader.stream, [one.claim for one in fresh])
+    loaded = Counter(prepared.entry.id for prepared, _ in inserted)
+    for (claim, entry), prepared in zip(fresh, batch, strict=True):
+        _note(claim, prepared, loaded[entry.id])
     for rollup in loader.rollups:
         if not _add_all_or_bury(loader, connection, rollup, inserted):
             raise _Refused
@@ -114,7 +149,7 @@ def _insert_staged(loader: Loader, connection: Connection, table: TableSection, 
             ids = statements.copy_staged(
                 connection,
                 table.name,
-                tuple(table.columns),
+                copy_order(table),
                 table.id_column if table.mode == "insert" else None,
                 [row.line for _, row in rows],
             )
@@ -159,22 +194,12 @@ def _canonical(event: CleanEvent) -> str:
         return event.id
 
 
-def _record(fresh: Sequence[Prepared], inserted: Sequence[Placed]) -> None:
-    loaded = dict.fromkeys((one.claim.entry_id for one in fresh), 0)
-    for prepared, _ in inserted:
-        loaded[prepared.claim.entry_id] += 1
-    for one in fresh:
-        claim = one.claim
-        claim.loaded = loaded[claim.entry_id]
-        claim.dead = one.dead
-        claim.duplicates = claim.events - claim.loaded - claim.unrouted - len(one.dead)
-
-
 def _add_all_or_bury(loader: Loader, connection: Connection, rollup: Rollup, rows: Sequence[Placed]) -> bool:
     """Add rows to a rollup; when PostgreSQL refuses, halve them until each that it refuses is marked as dead."""
     try:
         with translated(loader.url), connection.transaction():
-            _add_to_rollup(loader, connection, rollup, [row.event for _, row in rows], [row.data for _, row in rows])
+            counts = rollup.count([row.event for _, row in rows], [row.data for _, row in rows])
+            _add_to_rollup(loader, connection, rollup, [counts])
     except RowError as error:
         if len(rows) > 1:
             middle = len(rows) // 2
@@ -185,10 +210,8 @@ def _add_all_or_bury(loader: Loader, connection: Connection, rollup: Rollup, row
     return True
 
 
-def _add_to_rollup(
-    loader: Loader, connection: Connection, rollup: Rollup, events: Sequence[CleanEvent], data: Sequence[Any]
-) -> None:
-    rows = [(row.window_start, *row.keys, *row.deltas) for row in rollup.deltas(events, data)]
+def _add_to_rollup(loader: Loader, connection: Connection, rollup: Rollup, counts: Sequence[Counts]) -> None:
+    rows = [(row.window_start, *row.keys, *row.deltas) for row in rollup.deltas(counts)]
     if rows:
         table, key = rollup.section.table, ("window_start", *rollup.section.by)
         types = {name: loader.types[table][name] for name in (*key, *rollup.section.aggregates)}

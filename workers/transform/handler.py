@@ -20,6 +20,7 @@ from shared.entries import (
     dead_letter,
     describe,
     lines_of,
+    split_lines,
 )
 from shared.errors import InvalidEvent
 from shared.events import AnyEvent, Event
@@ -57,40 +58,48 @@ def handle(handler: Handler, entry: Entry) -> Outcome:
     makes it wait for another attempt, up to ``max_attempts``.
     """
     outcome = Outcome(entry)
+    strict = not entry.foreign
     try:
         body = body_of(entry, handler.stream, handler.attributes)
+        decoded = _decode_all(handler, body, entry.events, strict=strict) or _decode_halves(
+            handler, split_lines(body, entry.events), strict=strict
+        )
     except InvalidEvent as error:
         outcome.dead = undecodable(handler, entry, error)
         return outcome
-    strict = not entry.foreign
-    results = _apply(handler, _decode(handler, body, entry.events, strict=strict))
+    results = _apply(handler, decoded)
     if results is None:
         # A batch function that failed may have changed any of its events: each is decoded anew, and goes alone.
-        singles = (_decode(handler, line, 1, strict=strict) for line in _lines(body))
+        singles = (_decode_halves(handler, [line], strict=strict) for line in split_lines(body, entry.events))
         results = [result for single in singles for result in _apply(handler, single) or ()]
     _encode(handler, outcome, results, body)
     return outcome
 
 
-def _lines(body: bytes) -> list[bytes]:
-    return body.removesuffix(b"\n").split(b"\n")
-
-
-def _decode(handler: Handler, body: bytes, count: int, *, strict: bool) -> list[AnyEvent | InvalidEvent]:
-    """Events of NDJSON, all at once; when any line does not fit, halves, until those that do not stand alone."""
+def _decode_all(handler: Handler, body: bytes, count: int, *, strict: bool) -> list[AnyEvent] | None:
+    """Events of NDJSON; None when they are not as many, or any does not fit."""
     try:
         decoded = handler.decode(body, strict)
-        if len(decoded) == count:
+    except _DECODE_ERRORS:
+        return None
+    return decoded if len(decoded) == count else None
+
+
+def _decode_halves(handler: Handler, lines: list[bytes], *, strict: bool) -> list[AnyEvent | InvalidEvent]:
+    """Events of lines; when any does not fit, halves, until those that do not stand alone."""
+    try:
+        decoded = handler.decode(b"\n".join(lines), strict)
+        if len(decoded) == len(lines):
             return list(decoded)
-        error = InvalidEvent(f"{len(decoded)} events where there should be {count}", "schema")
+        error = InvalidEvent(f"{len(decoded)} events where there should be {len(lines)}", "schema")
     except _DECODE_ERRORS as found:
         error = found if isinstance(found, InvalidEvent) else InvalidEvent(str(found), "schema")
-    if count == 1:
+    if len(lines) == 1:
         return [error]
-    lines, middle = _lines(body), count // 2
+    middle = len(lines) // 2
     return [
-        *_decode(handler, b"\n".join(lines[:middle]), middle, strict=strict),
-        *_decode(handler, b"\n".join(lines[middle:]), count - middle, strict=strict),
+        *_decode_halves(handler, lines[:middle], strict=strict),
+        *_decode_halves(handler, lines[middle:], strict=strict),
     ]
 
 
@@ -176,7 +185,7 @@ def _encode(handler: Handler, outcome: Outcome, results: Sequence[_Result], body
         if isinstance(result, Event) or (result and isinstance(result, list)):
             outcome.mapped += 1
         elif isinstance(result, BaseException):
-            lines = lines or _lines(body)
+            lines = lines or split_lines(body, len(results))
             _fail(handler, outcome, lines[index], index, result)
         else:
             outcome.filtered += 1

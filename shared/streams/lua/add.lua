@@ -11,7 +11,7 @@ if source ~= '' and current ~= expected then return { 'STALE', current } end
 -- What waits for another attempt comes back to raw: without it a function that fails for every event would fill
 -- the memory while its retries wait.
 local held = in_flight('raw') + call('XLEN', RETRY)
-if held >= high_water then return { 'FULL', held } end
+if events > 0 and held >= high_water then return { 'FULL', held } end
 
 ensure_epoch()
 local id = ''
