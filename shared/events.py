@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from shared.errors import InvalidEvent
 
@@ -72,14 +73,14 @@ def uuid8(high: int, low: int) -> str:
 class SourceIds:
     """Ids of one source with positions: [source, 32 bits][position, 48 bits][content, 42 bits].
 
-    The content hash is keyed by the source's full name, so that two sources whose short hashes
+    The content's hash (XXH3) is seeded by the source's full name, so that two sources whose short hashes
     collide still need equal 42 bits to collide, at the same position.
     """
 
     def __init__(self, source: str) -> None:
-        key = hashlib.blake2b(source.encode(), digest_size=32).digest()
-        self._keyed = hashlib.blake2b(digest_size=6, key=key)
-        self._source = int.from_bytes(key[:4], "big") << _POSITION_BITS
+        digest = hashlib.blake2b(source.encode(), digest_size=32).digest()
+        self._seed = int.from_bytes(digest[4:12], "big")
+        self._source = int.from_bytes(digest[:4], "big") << _POSITION_BITS
         #: The high bits of the last position, and what ids with them begin with.
         self._block, self._head = -1, b""
 
@@ -89,18 +90,14 @@ class SourceIds:
 
     def ids(self, positions: Iterable[int], contents: Iterable[bytes]) -> list[bytes]:
         """Ids, as ASCII, of many events."""
-        # 1.6 µs an id, half of it the hash: a keyed one costs less as a copy, and what positions within a MiB share is
-        # made once.
+        # 0.7 µs an id; with keyed blake2b it was 1.6. What positions within a MiB share is made once.
         found = []
-        block, head = self._block, self._head
-        copy, to_int = self._keyed.copy, int.from_bytes
+        block, head, seed = self._block, self._head, self._seed
         for position, content in zip(positions, contents, strict=True):
             if position >> _LOW_BITS != block:
                 block = self._block = position >> _LOW_BITS
                 head = self._head = uuid8(self._source >> _LOW_BITS | block, 0)[:19].encode()
-            digest = copy()
-            digest.update(content)
-            low = (position & 63) << _HASH_BITS | to_int(digest.digest(), "big") >> 6
+            low = (position & 63) << _HASH_BITS | xxh3_64_intdigest(content, seed) >> 64 - _HASH_BITS
             found.append(b"%b%04x-%012x" % (head, 0x8000 | position >> 6 & 0x3FFF, low))
         return found
 

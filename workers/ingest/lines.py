@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,6 +34,10 @@ _skip_objects = msgspec.json.Decoder(_Skipped).decode_lines
 _NUMBERS = bytes.maketrans(b"123456789+E}] \t\r\n", b"0000000000e,,,,,,")
 _EXPONENT = re.compile(rb"e000+,")
 _MANY_DIGITS = b"0" * 200
+
+
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_OPENED, _CLOSED = {ord("{")}, {ord("}")}
 
 
 class Line(NamedTuple):
@@ -74,7 +79,9 @@ class Batch:
     @property
     def plain(self) -> bool:
         """Whether each part is a line as it stands, from brace to brace."""
-        if self.begun is not None or {part[:1] + part[-1:] for part in self.parts} != {b"{}"}:
+        if self.begun is not None or not all(self.parts):
+            return False
+        if set(map(_FIRST, self.parts)) != _OPENED or set(map(_LAST, self.parts)) != _CLOSED:
             return False
         return len(self.raw) <= self.line_bytes or max(map(len, self.parts)) <= self.line_bytes
 

@@ -14,7 +14,7 @@ from workers.loader.fields import Fields
 
 _FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
 _SUMMED = {int, float, bool, type(None)}
-#: Time, keys and amounts of events → how many there are.
+#: Window, keys and amounts of events → how many there are.
 Counts = Counter[tuple[Any, ...]]
 
 
@@ -44,21 +44,19 @@ class Rollup:
         self._amounts = [(path, fields.getter(path)) for path in section.aggregate_paths if path is not None]
 
     def count(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> Counts:
-        """How many events have the same time, keys and amounts: mostly few combinations, so summing them is cheap.
+        """How many events have the same window, keys and amounts: mostly few combinations, so summing them is cheap.
 
         Raises InvalidEvent if it cannot take a time or an amount: before they are loaded, not after.
         """
         events, data = self._taken(events, data)
+        times = [event.time for event in events]
+        windows = {text: self._window(text) for text in set(times)}
         columns = [
-            [event.time for event in events],
+            map(windows.__getitem__, times),
             *(_texts(list(map(get, data))) for get in self._keys),
             *(_summable(path, list(map(get, data))) for path, get in self._amounts),
         ]
-        counts = Counter(zip(*columns, strict=True))
-        for text in {text for text, *_ in counts}:
-            if self._window(text) < _FIRST_SECOND:
-                raise InvalidEvent(f"{text} lies in a window that begins before the year 1", "bad_time")
-        return counts
+        return Counter(zip(*columns, strict=True))
 
     def deltas(self, counted: Iterable[Counts]) -> list[RollupRow]:
         """What to add, one row for each window and key, sorted: unsorted upserts deadlock.
@@ -70,8 +68,8 @@ class Rollup:
             total.update(counts)
         keys = len(self._keys)
         sums: dict[tuple[int, tuple[str, ...]], list[int | Decimal]] = {}
-        for (text, *rest), count in total.items():
-            row = sums.setdefault((self._window(text), tuple(rest[:keys])), [0] * len(self.section.aggregates))
+        for (window, *rest), count in total.items():
+            row = sums.setdefault((window, tuple(rest[:keys])), [0] * len(self.section.aggregates))
             self._add(row, rest[keys:], count)
         return [
             RollupRow(datetime.fromtimestamp(window, UTC), key, tuple(row))
@@ -92,7 +90,10 @@ class Rollup:
 
     def _window(self, text: str) -> int:
         width = self.section.window_seconds
-        return int(moment(text).timestamp() // width * width)
+        window = int(moment(text).timestamp() // width * width)
+        if window < _FIRST_SECOND:
+            raise InvalidEvent(f"{text} lies in a window that begins before the year 1", "bad_time")
+        return window
 
 
 def _summable(path: str, values: list[Any]) -> list[Any]:

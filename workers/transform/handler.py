@@ -49,6 +49,8 @@ class Handler:
 
 #: What became of one event: an event, several (fan-out), nothing (filtered), or the error in its way.
 _Result = AnyEvent | list[AnyEvent] | BaseException | None
+#: Results that need no look at each: 0.05 µs an event instead of 0.3.
+_USUAL = {Event, type(None)}
 
 
 def handle(handler: Handler, entry: Entry) -> Outcome:
@@ -174,25 +176,28 @@ def _result(returned: Any, event_id: str) -> _Result:
 
 
 def _encode(handler: Handler, outcome: Outcome, results: Sequence[_Result], body: bytes) -> None:
+    outputs = _outputs(results)
     try:
-        encoded = _encode_lines(_outputs(results))
+        encoded = _encode_lines(outputs)
     except Exception:
         # Some output cannot be written as JSON: find out whose.
         results = [_encodable(result) for result in results]
-        encoded = _encode_lines(_outputs(results))
-    lines: list[bytes] = []
-    for index, result in enumerate(results):
-        if isinstance(result, Event) or (result and isinstance(result, list)):
-            outcome.mapped += 1
-        elif isinstance(result, BaseException):
-            lines = lines or split_lines(body, len(results))
-            _fail(handler, outcome, lines[index], index, result)
-        else:
-            outcome.filtered += 1
-    outcome.segments = list(_segments(encoded, handler.codec.name))
+        outputs = _outputs(results)
+        encoded = _encode_lines(outputs)
+    if set(map(type, results)) <= _USUAL:
+        outcome.mapped = len(outputs)
+    else:
+        _fail_all(handler, outcome, results, body)
+        outcome.mapped = sum(
+            isinstance(result, Event) or (isinstance(result, list) and bool(result)) for result in results
+        )
+    outcome.filtered = len(results) - outcome.mapped - len(outcome.retries) - len(outcome.dead)
+    outcome.segments = list(_segments(encoded, len(outputs), handler.codec.name))
 
 
 def _outputs(results: Sequence[_Result]) -> list[AnyEvent]:
+    if set(map(type, results)) <= _USUAL:
+        return [result for result in results if result is not None]  # type: ignore[misc]
     outputs: list[AnyEvent] = []
     for result in results:
         if isinstance(result, Event):
@@ -200,6 +205,13 @@ def _outputs(results: Sequence[_Result]) -> list[AnyEvent]:
         elif isinstance(result, list):
             outputs += result
     return outputs
+
+
+def _fail_all(handler: Handler, outcome: Outcome, results: Sequence[_Result], body: bytes) -> None:
+    errors = [(index, result) for index, result in enumerate(results) if isinstance(result, BaseException)]
+    lines = split_lines(body, len(results)) if errors else []
+    for index, error in errors:
+        _fail(handler, outcome, lines[index], index, error)
 
 
 def _encodable(result: _Result) -> _Result:
@@ -220,9 +232,8 @@ def _plain(value: Any) -> Any:
 _encode_lines = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode_lines
 
 
-def _segments(body: bytes, codec: str) -> Iterable[tuple[int, bytes]]:
+def _segments(body: bytes, count: int, codec: str) -> Iterable[tuple[int, bytes]]:
     """Pieces of NDJSON of at most 500 events and, unless one event is larger, 256 KiB."""
-    count = body.count(b"\n")
     if count <= MOST_EVENTS and len(body) <= MOST_BYTES:
         if count:
             yield count, compress(body, codec)
