@@ -12,6 +12,8 @@ from shared.streams import BLOCK_MS, Consumer, GroupMissing, ensure_group
 
 log = structlog.get_logger()
 _MOST_ENTRIES = 500
+#: Where there was no suspect, the next is looked for after so long: at each step it was a third of the calls.
+_TAKE_SECONDS = 0.1
 
 
 class Reader:
@@ -23,7 +25,7 @@ class Reader:
         self._target_events = target_events
         self._events_per_entry = float(target_events) / 4
         self.breaker = Breaker(runtime, stage)
-        self._suspects_from = time.monotonic() + runtime.settings.suspect_seconds
+        self._next_take = time.monotonic() + runtime.settings.suspect_seconds
 
     def join(self) -> None:
         """Make the group if need be, and hand over what this name held before."""
@@ -31,14 +33,16 @@ class Reader:
 
     def take(self) -> Entry | None:
         """One suspect, alone, or None; none while the breaker is open, and none in the first seconds."""
-        if self.breaker.is_open() or time.monotonic() < self._suspects_from:
+        if time.monotonic() < self._next_take or self.breaker.is_open():
             return None
         try:
             entry = self.runtime.hold(self.consumer.take)
         except GroupMissing:
             self._make_group()
             return None
-        if entry is not None:
+        if entry is None:
+            self._next_take = time.monotonic() + _TAKE_SECONDS
+        else:
             self._refuse_newer(entry)
         return entry
 

@@ -9,6 +9,7 @@ SIGTERM or SIGINT: stop reading, finish the step, settle, release the lease, exi
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -237,6 +238,7 @@ def _run(
             return 0
         sampling.start(runtime.new_client(), runtime.metrics, settings.sample_seconds, sampled_stages, runtime.pipeline)
         step = start(runtime)
+        _collect_rarely()
         runtime.prepared = True
         _loop(runtime, step)
     except Stopped:
@@ -246,6 +248,13 @@ def _run(
         _release(runtime)
         server.shutdown()
     return 0
+
+
+def _collect_rarely() -> None:
+    """A batch is hundreds of objects that live for a moment: looking for cycles among them took 5 % of a worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def _loop(runtime: Runtime, step: Step) -> None:
