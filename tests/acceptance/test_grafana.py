@@ -60,7 +60,7 @@ def treacherous(event):
     return event
 """
 #: What shows 0 throughout, in health and here: the books balance, the breaker was not needed.
-ZERO_IS_RIGHT = {"Imbalance", "Imbalance of the ledger", "Breaker"}
+ZERO_IS_RIGHT = {"Imbalance", "Imbalance of the ledger", "Breaker", "Garbage collections", "Objects collected"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from shared.codec import decompress
 from shared.errors import BargelineError, TransientError
 from shared.streams import Client
 from shared.streams.client import pairs
@@ -198,7 +199,7 @@ def numbers(fields: Fields) -> list[int]:
     """Numbers of the events in an entry, a retried event or a dead letter, as often as they are in it."""
     for name in (b"d", b"event", b"bytes"):
         if name in fields:
-            return [int(found) for found in _NUMBER.findall(fields[name])]
+            return [int(found) for found in _NUMBER.findall(decompress(fields[name], fields.get(b"c", b"json")))]
     return [int(fields[b"no"])] if b"no" in fields else []
 
 

@@ -99,6 +99,13 @@ def test_a_full_stage_refuses_and_nothing_is_written(client: Client) -> None:
     assert isinstance(protocol.try_add(client, [4], source="file", new="1", high_water=4), Added)
 
 
+def test_a_checkpoint_without_events_needs_no_room(client: Client) -> None:
+    """Else an ingest whose file exactly fills the stage would wait at its end for somebody to read it."""
+    protocol.try_add(client, [1, 2], source="file", new="1", high_water=2)
+    assert protocol.try_add(client, [], source="file", expected="1", new="2", high_water=2) == Added("", 2)
+    assert checkpoint(client, "file") == "2"
+
+
 def test_full_counts_what_is_in_flight_never_what_is_retained_or_in_hand(client: Client) -> None:
     protocol.added(client, *range(10))
     (entry,) = protocol.read(client)
