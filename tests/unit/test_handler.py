@@ -281,6 +281,19 @@ def test_texts_of_a_foreign_entry_are_coerced_by_the_model(decode: Decode) -> No
     assert [_fields(one)["reason"] for one in bad.dead] == ["schema"]
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_object_that_reaches_over_the_end_of_its_line_is_no_event(batch: bool) -> None:
+    """As nobody of ours writes it: what it fails for could not be told from its neighbours."""
+
+    def fails(_: Any) -> Any:
+        raise ValueError
+
+    body = _line(0, {"n": 1}).replace(b'"data":{', b'"data":{\n') + b"\n"
+    outcome = handle(_handler(fails, batch=batch), Entry("7-0", {b"v": b"1", b"n": b"1", b"d": body}))
+    assert [_fields(letter)["reason"] for letter in outcome.dead] == ["malformed"]
+    _law(outcome)
+
+
 def test_pydantic_models_are_written_wherever_they_stand() -> None:
     def nest(event: AnyEvent) -> AnyEvent:
         event.data = {"nested": [PydanticClick(n=1)]}

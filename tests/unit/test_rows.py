@@ -155,6 +155,12 @@ def test_white_space_in_json_text_stays_one_cell() -> None:
     assert kind == "log"
 
 
+def test_an_object_that_reaches_over_the_end_of_its_line_stays_one_row() -> None:
+    """As nobody of ours writes it: COPY would take the second line for another row."""
+    line = _line({}, "log").replace(b'"data":{}', b'"data":{"a":\n1}')
+    assert _cells(_prepare(line), "log") == [["log", '{"a":\\n1}']]
+
+
 def test_an_entry_that_cannot_be_taken_apart_is_dead_whole() -> None:
     entry = Entry("7-1", {b"v": b"1", b"n": b"3", b"c": b"zstd", b"d": b"no zstd"})
     prepared = _router().prepare(entry)

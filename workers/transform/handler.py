@@ -79,7 +79,9 @@ def handle(handler: Handler, entry: Entry) -> Outcome:
 
 
 def _decode_all(handler: Handler, body: bytes, count: int, *, strict: bool) -> list[AnyEvent] | None:
-    """Events of NDJSON; None when they are not as many, or any does not fit."""
+    """Events of NDJSON; None when they are not as many, an event to a line, or any does not fit."""
+    if body.count(b"\n") + (not body.endswith(b"\n")) != count:
+        return None
     try:
         decoded = handler.decode(body, strict)
     except _DECODE_ERRORS:
