@@ -113,6 +113,11 @@ def body_of(entry: Entry, stream: str, attributes: Attributes) -> bytes:
     return decompress(entry.fields.get(b"d", b""), entry.fields.get(b"c", b"json"))
 
 
+def holds(body: bytes, count: int) -> bool:
+    """Whether NDJSON has so many lines; as many objects may have more, where one reaches over the end of its line."""
+    return body.count(b"\n") + (not body.endswith(b"\n")) == count
+
+
 def split_lines(body: bytes, count: int) -> list[bytes]:
     """Lines of NDJSON without their newlines. Raises InvalidEvent when they are not as many as they should be."""
     # Not splitlines(): a carriage return is allowed as white space within JSON.

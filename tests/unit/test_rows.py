@@ -155,10 +155,12 @@ def test_white_space_in_json_text_stays_one_cell() -> None:
     assert kind == "log"
 
 
-def test_an_object_that_reaches_over_the_end_of_its_line_stays_one_row() -> None:
+def test_an_object_that_reaches_over_the_end_of_its_line_is_no_row() -> None:
     """As nobody of ours writes it: COPY would take the second line for another row."""
     line = _line({}, "log").replace(b'"data":{}', b'"data":{"a":\n1}')
-    assert _cells(_prepare(line), "log") == [["log", '{"a":\\n1}']]
+    prepared = _router().prepare(_entry(line))
+    assert ([one.reason for one in prepared.dead], prepared.rows) == (["malformed"], {})
+    assert _router().lines(_entry(line)) == [line + b"\n"]
 
 
 def test_an_entry_that_cannot_be_taken_apart_is_dead_whole() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from shared.attributes import Attributes
 from shared.database.load import DeadRow
-from shared.entries import Entry, body_of, lines_of, split_lines
+from shared.entries import Entry, body_of, holds, lines_of, split_lines
 from shared.errors import InvalidEvent
 from shared.pipeline import PipelineFile, TableSection
 from workers.loader import rollups
@@ -201,7 +201,7 @@ class Router:
 def _decode(entry: Entry, body: bytes) -> Sequence[CleanEvent | InvalidEvent]:
     try:
         decoded = decode(body)
-        if len(decoded) == entry.events:
+        if len(decoded) == entry.events and holds(body, entry.events):
             return decoded
     except DECODE_ERRORS:
         pass  # One of them is broken: line by line it shows which.

@@ -19,6 +19,7 @@ from shared.entries import (
     body_of,
     dead_letter,
     describe,
+    holds,
     lines_of,
     split_lines,
 )
@@ -80,7 +81,7 @@ def handle(handler: Handler, entry: Entry) -> Outcome:
 
 def _decode_all(handler: Handler, body: bytes, count: int, *, strict: bool) -> list[AnyEvent] | None:
     """Events of NDJSON; None when they are not as many, an event to a line, or any does not fit."""
-    if body.count(b"\n") + (not body.endswith(b"\n")) != count:
+    if not holds(body, count):
         return None
     try:
         decoded = handler.decode(body, strict)
