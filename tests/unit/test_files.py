@@ -24,8 +24,7 @@ from shared.run import Runtime
 from shared.settings import load_settings
 from shared.streams import Added, Stale
 from tests.folders import open_folder
-from workers.ingest import __main__ as ingest
-from workers.ingest import files, sender
+from workers.ingest import files, sender, whole
 from workers.ingest.files import Checkpoint, FileReader, decode_checkpoint, find_files
 from workers.ingest.lines import EventMaker
 from workers.ingest.sender import StaleSource
@@ -366,8 +365,8 @@ def test_a_watched_file_that_may_not_be_opened_is_said_once(tmp_path: Path, monk
     def refuse(_path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(ingest, "FileReader", refuse)
-    watched = ingest.Files(cast("Runtime", SimpleNamespace(settings=load_settings({}))), str(tmp_path))
+    monkeypatch.setattr(whole, "FileReader", refuse)
+    watched = whole.Files(cast("Runtime", SimpleNamespace(settings=load_settings({}))), str(tmp_path))
     with structlog.testing.capture_logs() as logged:
         for name in ("a", "a", "b"):
             assert not watched._read(tmp_path / name, take_rest=False)
