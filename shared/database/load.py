@@ -1,7 +1,7 @@
 """Statements of the loader: the load ledger, COPY direct and staged, rollups, pruning."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,7 +67,7 @@ SELECT coalesce((SELECT sum(loaded) FROM load_ledger WHERE stream = %(stream)s),
 """
 
 COLUMNS = """
-SELECT attname, format_type(atttypid, NULL)
+SELECT attname, format_type(atttypid, -1)
 FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
 """
@@ -126,13 +126,13 @@ def entry_key(entry_id: str) -> tuple[int, int]:
 
 def claim(connection: Connection, stream: str, claims: Sequence[Claim]) -> set[tuple[int, int]]:
     """Insert the ledger rows; returns the keys of the entries that are new."""
-    rows: list[Any] = connection.execute(CLAIM, _asked(stream, claims)).fetchall()
+    rows: list[Any] = connection.execute(CLAIM, asked(stream, claims)).fetchall()
     return {(row[0], row[1]) for row in rows}
 
 
 def recall(connection: Connection, stream: str, claims: Sequence[Claim]) -> dict[tuple[int, int], Recorded]:
     """Recorded figures of entries that are known."""
-    rows: list[Any] = connection.execute(RECALL, _asked(stream, claims)).fetchall()
+    rows: list[Any] = connection.execute(RECALL, asked(stream, claims)).fetchall()
     return {(row[0], row[1]): _recorded(row[2:]) for row in rows}
 
 
@@ -149,11 +149,14 @@ def _recorded(row: Sequence[Any]) -> Recorded:
 
 def correct(connection: Connection, stream: str, claims: Sequence[Claim]) -> None:
     """Write what became of entries of which not every event is a row."""
-    connection.execute(CORRECT, _asked(stream, claims))
+    connection.execute(CORRECT, asked(stream, claims))
 
 
-def _asked(stream: str, claims: Sequence[Claim]) -> dict[str, str]:
-    """As JSON: arrays, which psycopg writes item by item, took as long as the rest of a small transaction."""
+def asked(stream: str, claims: Sequence[Claim]) -> dict[str, str]:
+    """Claims as parameters.
+
+    As JSON: arrays, which psycopg writes item by item, took as long as the rest of a small transaction.
+    """
     rows = [
         {
             "ms": one.key[0],
@@ -183,7 +186,7 @@ def copying(connection: Connection, table: str, columns: Sequence[str]) -> Itera
 
 @cache
 def _copy_statement(table: str, columns: tuple[str, ...]) -> bytes:
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(identifier(table), _list(columns)).as_bytes()
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(identifier(table), listed(columns)).as_bytes()
 
 
 def copy_staged(
@@ -202,9 +205,9 @@ def copy_staged(
         )
     )
     connection.execute(sql.SQL("TRUNCATE {}").format(stage))
-    with connection.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN").format(stage, _list(columns))) as copy:
+    with connection.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN").format(stage, listed(columns))) as copy:
         copy.write(b"".join(rows))
-    insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, _list(columns), _list(columns), stage)
+    insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, listed(columns), listed(columns), stage)
     if id_column is None:
         connection.execute(insert)
         return None
@@ -222,36 +225,42 @@ def add_to_rollup(
     Rows hold a value for each column, and are sorted by key: unsorted upserts of several loaders deadlock (56 times
     in 180 transactions). One statement for all of them: an INSERT for each took 35 µs a row.
     """
-    statement = _rollup_statement(table, tuple(types.items()), tuple(key))
-    values = msgspec.json.encode([dict(zip(_parts(types), row, strict=True)) for row in rows])
-    connection.execute(statement, [values.decode()])
+    connection.execute(_rollup_statement(table, tuple(types.items()), tuple(key)), {"rows": rollup_values(rows)})
 
 
-def _parts(names: Collection[str]) -> list[str]:
-    return [f"part_{place}" for place in range(len(names))]
+def rollup_values(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows of deltas as the parameter of ``rollup_insert``."""
+    return msgspec.json.encode([{f"part_{place}": part for place, part in enumerate(row)} for row in rows]).decode()
 
 
 @cache
 def _rollup_statement(table: str, types: tuple[tuple[str, str], ...], key: tuple[str, ...]) -> bytes:
-    # In a statement with parameters a % begins a placeholder, in a quoted name too.
-    target, names, keys = identifier(table.replace("%", "%%")), _doubled(name for name, _ in types), _doubled(key)
-    sums = names[len(keys) :]
+    return rollup_insert(table, types, key, sql.Placeholder("rows"), sql.SQL("")).as_bytes()
+
+
+def rollup_insert(
+    table: str, types: Sequence[tuple[str, str]], key: Sequence[str], rows: sql.Placeholder, where: sql.SQL
+) -> sql.Composed:
+    """The statement that adds ``rows`` of deltas to a rollup."""
+    names, keys = [doubled(name) for name, _ in types], [doubled(name) for name in key]
     # Key columns as they are; a delta may be a fraction for an integer column, which rounds it.
-    kinds = [kind.replace("%", "%%") for _, kind in types]
+    kinds = [doubled(kind) for _, kind in types]
     read = [kind if place < len(keys) else "numeric" for place, kind in enumerate(kinds)]
-    parts = _parts(names)
-    statement = sql.SQL(
-        "INSERT INTO {} AS old ({}) SELECT {} FROM jsonb_to_recordset(%s::jsonb) AS new({}) "
+    return sql.SQL(
+        "INSERT INTO {} AS old ({}) SELECT {} FROM jsonb_to_recordset({}::jsonb) AS new({}){} "
         "ON CONFLICT ({}) DO UPDATE SET {}"
     ).format(
-        target,
-        _list(names),
-        sql.SQL(", ").join(sql.SQL(f"{part}::{kind}") for part, kind in zip(parts, kinds, strict=True)),
-        sql.SQL(", ").join(sql.SQL(f"{part} {kind}") for part, kind in zip(parts, read, strict=True)),
-        _list(keys),
-        sql.SQL(", ").join(sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in sums),
+        identifier(doubled(table)),
+        listed(names),
+        sql.SQL(", ").join(sql.SQL(f"part_{place}::{kind}") for place, kind in enumerate(kinds)),
+        rows,
+        sql.SQL(", ").join(sql.SQL(f"part_{place} {kind}") for place, kind in enumerate(read)),
+        where,
+        listed(keys),
+        sql.SQL(", ").join(
+            sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in names[len(keys) :]
+        ),
     )
-    return statement.as_bytes()
 
 
 def prune(connection: Connection, stream: str, oldest_deliverable: str) -> None:
@@ -288,9 +297,11 @@ def quoted(connection: Connection, table: str) -> str:
     return identifier(table).as_string(connection)
 
 
-def _list(names: Sequence[str]) -> sql.Composed:
+def listed(names: Iterable[str]) -> sql.Composed:
+    """Names, quoted, with commas between them."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
-def _doubled(names: Iterable[str]) -> list[str]:
-    return [name.replace("%", "%%") for name in names]
+def doubled(name: str) -> str:
+    """A name or type for a statement with parameters: there a % begins a placeholder, in a quoted name too."""
+    return name.replace("%", "%%")

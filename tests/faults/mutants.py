@@ -216,10 +216,11 @@ MUTANTS = (
             *_python(_LOADER, (_COMMITTED, f'        crash("committed")\n{_COMMITTED}')),
             Edit(
                 "shared/database/load.py",
-                "    rows: list[Any] = connection.execute(CLAIM, _asked(stream, claims)).fetchall()\n"
+                "    rows: list[Any] = connection.execute(CLAIM, asked(stream, claims)).fetchall()\n"
                 "    return {(row[0], row[1]) for row in rows}\n",
                 "    return {one.key for one in claims}\n",
             ),
+            Edit("shared/database/at_once.py", "sql.SQL(LEDGER)", 'sql.SQL(LEDGER + " WHERE false")'),
         ),
         "counts .* duplicates",
         only=("kill",),

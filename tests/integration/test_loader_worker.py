@@ -16,6 +16,9 @@ from tests.wait import until
 
 IDS = SourceIds("s")
 
+#: More than a transaction of a single statement takes.
+MANY = 300
+
 
 def _clean(client: Client, count: int) -> None:
     """One clean entry of clicks."""
@@ -42,24 +45,39 @@ def _kill_in_mid_transaction(client: Client, given: dict[str, Any]) -> None:
 
 
 def test_an_entry_that_no_loader_survives_is_a_dead_letter_in_the_end(given: dict[str, Any], client: Client) -> None:
-    _clean(client, 3)
+    _clean(client, MANY)
     most = load_pipeline(str(given["pipeline_folder"])).file.pipeline.max_deliveries
     for _ in range(most - 1):
         _kill_in_mid_transaction(client, given)
     with workers.running("loader", **given, CONSUMER_NAME="the-one") as (loader,):
         until(lambda: not protocol.assert_law(client).in_flight, what="the entry to be settled")
         assert loader.records(action="poison")
-    assert protocol.assert_law(client).dead == 3
-    letters = [fields for _, fields in entries(client, client.topology.dead, "-", 10)]
+    assert protocol.assert_law(client).dead == MANY
+    letters = [fields for _, fields in entries(client, client.topology.dead, "-", MANY)]
     assert {letter[b"reason"] for letter in letters} == {b"deliveries"}
     found = {msgspec.json.decode(letter[b"event"])["data"]["click_id"] for letter in letters}
-    assert found == {click["click_id"] for click in clicks(1, 3)}
+    assert found == {click["click_id"] for click in clicks(1, MANY)}
     with psycopg.connect(given["database_url"]) as connection:
         assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (0,)
 
 
 def test_one_that_was_killed_less_often_is_loaded(given: dict[str, Any], client: Client) -> None:
+    _clean(client, MANY)
+    _kill_in_mid_transaction(client, given)
+    with workers.running("loader", **given, CONSUMER_NAME="the-one"):
+        until(lambda: protocol.assert_law(client).loaded == MANY, what="the entry to be loaded")
+
+
+def test_a_small_transaction_that_its_loader_does_not_live_to_see_committed_counts_once(
+    given: dict[str, Any], client: Client
+) -> None:
+    """It is a single statement: the server brings it to its end, and the next loader finds it in the ledger."""
     _clean(client, 3)
     _kill_in_mid_transaction(client, given)
     with workers.running("loader", **given, CONSUMER_NAME="the-one"):
-        until(lambda: protocol.assert_law(client).loaded == 3, what="the entry to be loaded")
+        until(lambda: not protocol.assert_law(client).in_flight, what="the entry to be settled")
+    assert (protocol.assert_law(client).loaded, protocol.assert_law(client).duplicates) == (3, 0)
+    with psycopg.connect(given["database_url"]) as connection:
+        assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (3,)
+        rollup = connection.execute("SELECT sum(events) FROM mobile_users_by_timezone").fetchone()
+    assert rollup == (3,)

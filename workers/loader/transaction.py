@@ -7,12 +7,16 @@ PostgreSQL refuses are found by bisection; their neighbours land.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
-from shared.database import Connection, RowError, translated
+from shared.database import Connection, RowError, at_once, translated
 from shared.database import load as statements
+from shared.database.at_once import Target
 from shared.database.load import Claim, DeadRow, Recorded
 from shared.entries import Entry
 from shared.pipeline import PipelineFile, TableSection
@@ -31,11 +35,28 @@ class Loader:
     rollups: Sequence[Rollup]
     types: Mapping[str, Mapping[str, str]]
 
+    @cached_property
+    def at_once(self) -> bytes | None:
+        """The statement for small transactions; None where a line may be empty, which is no line there."""
+        if any(len(table.columns) == 1 for table in self.file.table):
+            return None
+        tables = [self._target(table.name, copy_order(table)) for table in _tables(self)]
+        rollups = [
+            self._target(section.table, section.aggregates, ("window_start", *section.by))
+            for section in (rollup.section for rollup in self.rollups)
+        ]
+        return at_once.statement(tables, rollups)
+
+    def _target(self, table: str, columns: Iterable[str], key: tuple[str, ...] = ()) -> Target:
+        return Target(table, {name: self.types[table][name] for name in (*key, *columns)}, key)
+
 
 Placed = tuple[Prepared, Row]
 Prepare = Callable[[Entry], Prepared]
 Claimed = tuple[Claim, Entry]
 _MESSAGE_LENGTH = 2_000
+#: What has so few events goes as one statement: 250 took as long with COPY, 100 a third less.
+_AT_ONCE_EVENTS = 200
 
 
 class _Refused(Exception):
@@ -58,9 +79,12 @@ def run(
             made[entry.id] = prepare(entry)
         return made[entry.id]
 
+    small = sum(entry.events for entry in entries) <= _AT_ONCE_EVENTS
+    if small and not staged and (figures := _run_at_once(loader, connection, entries, once)) is not None:
+        return figures
     while True:
         try:
-            return _run(loader, connection, entries, once if staged else prepare, staged=staged)
+            return _run(loader, connection, entries, once if staged or small else prepare, staged=staged)
         except _Refused:
             continue
 
@@ -81,6 +105,39 @@ def _run(
         if special:
             statements.correct(connection, loader.stream, special)
     return [known.get(key) or _recorded(claims[key]) for key in by_key]
+
+
+def _run_at_once(
+    loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: Prepare
+) -> list[Recorded] | None:
+    """Load entries by one statement; None, and nothing has happened, when something in them is in its way."""
+    batch = [prepare(entry) for entry in entries]
+    lines = [
+        _unescaped([rows.copy for one in batch if (rows := one.rows.get(table.name))]) for table in _tables(loader)
+    ]
+    if loader.at_once is None or None in lines:
+        return None
+    claims = [_claim(entry) for entry in entries]
+    for claim, prepared in zip(claims, batch, strict=True):
+        _note(claim, prepared, sum(map(len, prepared.rows.values())))
+    counts = [of_all for one in batch for rows in one.rows.values() for of_all in rows.counts]
+    deltas = [_rollup_rows(rollup, [of_all[place] for of_all in counts]) for place, rollup in enumerate(loader.rollups)]
+    in_order = sorted(claims, key=attrgetter("key"))
+    try:
+        with translated(loader.url):
+            at_once.load(connection, loader.at_once, loader.stream, at_once.Batch(in_order, lines, deltas))
+    except RowError:
+        return None
+    return [_recorded(claim) for claim in claims]
+
+
+def _unescaped(pieces: Sequence[bytes]) -> str | None:
+    """Lines of COPY's text format as ``at_once`` takes them; None where an escape stands for more than itself."""
+    text = b"".join(pieces).decode().removesuffix("\n")
+    if at_once.NULL in text or "\0" in text:
+        return None
+    text = text.replace("\\\\", "\0").replace("\\N", at_once.NULL)
+    return None if "\\" in text else text.replace("\0", "\\")
 
 
 def _claim(entry: Entry) -> Claim:
@@ -211,8 +268,12 @@ def _add_all_or_bury(loader: Loader, connection: Connection, rollup: Rollup, row
 
 
 def _add_to_rollup(loader: Loader, connection: Connection, rollup: Rollup, counts: Sequence[Counts]) -> None:
-    rows = [(row.window_start, *row.keys, *row.deltas) for row in rollup.deltas(counts)]
+    rows = _rollup_rows(rollup, counts)
     if rows:
         table, key = rollup.section.table, ("window_start", *rollup.section.by)
         types = {name: loader.types[table][name] for name in (*key, *rollup.section.aggregates)}
         statements.add_to_rollup(connection, table, types, key, rows)
+
+
+def _rollup_rows(rollup: Rollup, counts: Sequence[Counts]) -> list[tuple[Any, ...]]:
+    return [(row.window_start, *row.keys, *row.deltas) for row in rollup.deltas(counts)]
