@@ -9,7 +9,7 @@ import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import (
     AfterValidator,
@@ -28,11 +28,13 @@ from shared.errors import ConfigurationError
 from shared.mistakes import Misplaced, Mistake, PipelineError, mistakes_of, syntax_mistake
 
 IDENTIFIER_BYTES = 63
-_AGGREGATE = re.compile(r"^(count|sum\((?P<path>[^()]+)\))$")
+_AGGREGATE = re.compile(r"^(count|(?P<function>sum|avg|min|max)\((?P<path>[^()]+)\))$")
 _WINDOW = re.compile(r"^(?P<count>[1-9]\d*)(?P<unit>s|m|h|d)$")
 #: What a column can hold besides a path into the data.
 ATTRIBUTES = ("$id", "$type", "$source", "$time", "$key", "$data")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: Name of a header, RFC 9110.
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 _BAD_ESCAPE = re.compile(r"~(?![01])")
 
 
@@ -118,6 +120,37 @@ class IngestSection(Section):
     key: ValuePath | None = None
 
 
+class WebhookSection(Section):
+    """``[[webhook]]``: a path that others deliver to, and how a delivery is verified.
+
+    ``header``, ``algorithm``, ``encoding`` and ``prefix`` describe the signature of ``verify = "hmac"``; the other
+    ways know their own. Secrets are in INGEST_WEBHOOK_SECRETS, never here.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
+    verify: Literal["shopify", "standard", "github", "hmac", "bearer"]
+    type: str | None = Field(None, min_length=1)
+    type_header: str | None = Field(None, pattern=_HEADER)
+    header: str | None = Field(None, pattern=_HEADER)
+    algorithm: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    prefix: str = ""
+    delivery_header: str | None = Field(None, pattern=_HEADER)
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "WebhookSection":
+        if self.verify == "hmac" and self.header is None:
+            raise Misplaced('verify = "hmac" needs header: the name of the one that holds the signature', "verify")
+        allowed = {
+            "hmac": ("header", "algorithm", "encoding", "prefix", "delivery_header"),
+            "bearer": ("delivery_header",),
+        }.get(self.verify, ())
+        for option in ("header", "algorithm", "encoding", "prefix", "delivery_header"):
+            if option in self.model_fields_set and option not in allowed:
+                raise Misplaced(f'verify = "{self.verify}" has no {option}: it is fixed there', option)
+        return self
+
+
 class TransformSection(Section):
     """``[transform]``: the user's function and the model of its input."""
 
@@ -137,7 +170,8 @@ class TableSection(Section):
 
     name: Identifier
     event_types: tuple[str, ...] = Field(min_length=1)
-    mode: Literal["insert", "append"] = "insert"
+    mode: Literal["insert", "append", "upsert"] = "insert"
+    key: tuple[Identifier, ...] = ()
     columns: dict[Identifier, ColumnSource] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -148,10 +182,45 @@ class TableSection(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _upsert_needs_key_and_time(self) -> "TableSection":
+        if self.mode != "upsert":
+            if self.key:
+                raise Misplaced(f'key is for mode "upsert", and the mode is "{self.mode}"', "key")
+            return self
+        if not self.key:
+            raise Misplaced('mode "upsert" needs a key: the columns that tell which row an event is about', "mode")
+        if missing := [name for name in self.key if name not in self.columns]:
+            raise Misplaced(f"{missing[0]!r} is none of the columns ({', '.join(self.columns)})", "key")
+        if self.time_column is None:
+            raise Misplaced('mode "upsert" needs a column that holds "$time": the newest event wins', "columns")
+        if unfit := [name for name in self.key if self.columns[name] in {"$time", "$data"}]:
+            raise Misplaced(f"{unfit[0]!r} holds {self.columns[unfit[0]]}, which tells no rows apart", "key")
+        return self
+
     @property
     def id_column(self) -> str | None:
         """The column that holds the event's id."""
-        return next((name for name, source in self.columns.items() if source == "$id"), None)
+        return self._column_of("$id")
+
+    @property
+    def time_column(self) -> str | None:
+        """The column that holds the event's time."""
+        return self._column_of("$time")
+
+    def _column_of(self, attribute: str) -> str | None:
+        return next((name for name, source in self.columns.items() if source == attribute), None)
+
+
+Function = Literal["count", "sum", "min", "max"]
+
+
+class Kept(NamedTuple):
+    """A column that is kept of a window: a function of the values at a path, or of the events where that is None."""
+
+    column: str
+    function: Function
+    path: str | None
 
 
 class RollupSection(Section):
@@ -175,8 +244,21 @@ class RollupSection(Section):
     def _aggregates_are_known(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if not _AGGREGATE.match(text):
-                raise Misplaced(f'{text!r} is no aggregate: write "count" or "sum(path)"', name)
+                raise Misplaced(f'{text!r} is no aggregate: write "count", or sum, avg, min or max "(path)"', name)
         return value
+
+    @model_validator(mode="after")
+    def _columns_are_distinct(self) -> "RollupSection":
+        names = ["window_start", *self.by, *self.aggregates]
+        for average in self.averages:
+            for name in _parts_of_average(average):
+                if name in names:
+                    raise Misplaced(
+                        f"{name!r} is kept for the average {average!r}; call the other something else",
+                        "aggregates",
+                        name,
+                    )
+        return self
 
     @cached_property
     def window_seconds(self) -> int:
@@ -186,9 +268,32 @@ class RollupSection(Section):
         return int(found["count"]) * _SECONDS[found["unit"]]
 
     @cached_property
-    def aggregate_paths(self) -> tuple[str | None, ...]:
-        """For each aggregate the path that it sums, or None where it counts."""
-        return tuple(found["path"] for text in self.aggregates.values() if (found := _AGGREGATE.match(text)))
+    def averages(self) -> dict[str, tuple[str, str]]:
+        """Columns that hold an average, each with those that hold the sum and the count it is made of."""
+        return {name: _parts_of_average(name) for name, text in self.aggregates.items() if text.startswith("avg(")}
+
+    @cached_property
+    def kept(self) -> tuple[Kept, ...]:
+        """The columns that are kept of a window; averages are made of two of them."""
+        found: list[Kept] = []
+        for name, text in self.aggregates.items():
+            matched = _AGGREGATE.match(text)
+            assert matched is not None  # checked when it was read
+            if matched["function"] == "avg":
+                total, count = _parts_of_average(name)
+                found += [Kept(total, "sum", matched["path"]), Kept(count, "count", matched["path"])]
+            else:
+                found.append(Kept(name, cast("Function", matched["function"] or "count"), matched["path"]))
+        return tuple(found)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the loader writes, those of the key first."""
+        return ("window_start", *self.by, *(kept.column for kept in self.kept), *self.averages)
+
+
+def _parts_of_average(name: str) -> tuple[str, str]:
+    return f"{name}_sum", f"{name}_count"
 
 
 class PipelineFile(Section):
@@ -200,6 +305,7 @@ class PipelineFile(Section):
     table: tuple[TableSection, ...] = Field(min_length=1)
     rollup: tuple[RollupSection, ...] = ()
     loader: LoaderSection = LoaderSection()
+    webhook: tuple[WebhookSection, ...] = ()
 
     @property
     def tables(self) -> list[str]:
@@ -221,13 +327,22 @@ class PipelineFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_webhook_has_one_name(self) -> "PipelineFile":
+        names = [one.name for one in self.webhook]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise Misplaced(f"there is another webhook {name!r}", *("webhook", index, "name"))
+        return self
+
+    @model_validator(mode="after")
     def _rollups_see_no_repeats(self) -> "PipelineFile":
-        appended = {kind for table in self.table if table.mode == "append" for kind in table.event_types}
+        others = {kind: table.mode for table in self.table if table.mode != "insert" for kind in table.event_types}
         for index, rollup in enumerate(self.rollup):
-            if appended and (rollup.event_types is None or appended & set(rollup.event_types)):
+            counted = others if rollup.event_types is None else {*rollup.event_types} & {*others}
+            if counted:
                 raise Misplaced(
-                    f"rollup {rollup.table!r} would count events of a table in mode append, which sees no repeats; "
-                    "name its event_types",
+                    f"rollup {rollup.table!r} would count events of a table in mode {others[min(counted)]}, which does "
+                    "not tell a repeated event from a new one; name its event_types",
                     *("rollup", index),
                 )
         return self

@@ -10,8 +10,10 @@ from typing import Any
 
 from psycopg import sql
 
+from shared.database import rollups
 from shared.database.connection import Connection
-from shared.database.load import Claim, asked, doubled, identifier, listed, rollup_insert, rollup_values
+from shared.database.load import Claim, asked, doubled, identifier, listed
+from shared.database.rollups import RollupTable
 
 LEDGER = """
 INSERT INTO load_ledger (stream, entry_ms, entry_seq, digest, events, loaded, duplicates, unrouted, dead)
@@ -38,31 +40,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Target:
-    """A table, or with a key a rollup: the columns that are written, with their types; those of the key first."""
+    """A table: the columns that are written, with their types."""
 
     table: str
     types: Mapping[str, str]
-    key: tuple[str, ...] = ()
 
 
-def statement(tables: Sequence[Target], rollups: Sequence[Target]) -> bytes:
+def statement(targets: Sequence[Target | RollupTable]) -> bytes:
     """The statement for these tables and rollups, in this order.
 
     PostgreSQL may run the parts of a statement in any order: each waits here for the one before, so that
     transactions of every form lock in one order.
     """
     parts = [sql.Composed([sql.SQL(LEDGER)])]
-    for place, target in enumerate((*tables, *rollups)):
+    for place, target in enumerate(targets):
         after = sql.SQL(f" WHERE (SELECT count(*) FROM step_{place}) >= 0")  # noqa: S608 - a number
         value = sql.Placeholder(f"values_{place}")
-        parts.append((_rollup if target.key else _rows)(target, value, after))
+        if isinstance(target, RollupTable):
+            parts.append(rollups.insert(target, value, after))
+        else:
+            parts.append(_rows(target, value, after))
     steps = [sql.SQL(f"step_{place} AS ({{}} RETURNING 1)").format(part) for place, part in enumerate(parts)]
     return (sql.SQL("WITH ") + sql.SQL(", ").join(steps) + sql.SQL(" SELECT 1")).as_bytes()
 
 
 def load(connection: Connection, query: bytes, stream: str, batch: Batch) -> None:
     """Run the statement; what it wrote is committed when it returns."""
-    values = [*batch.lines, *map(rollup_values, batch.deltas)]
+    values = [*batch.lines, *map(rollups.values, batch.deltas)]
     named = {f"values_{place}": value for place, value in enumerate(values)}
     connection.execute(query, asked(stream, batch.claims) | named)
 
@@ -75,7 +79,3 @@ def _rows(target: Target, value: sql.Placeholder, after: sql.SQL) -> sql.Compose
     ).format(
         identifier(doubled(target.table)), listed(map(doubled, target.types)), sql.SQL(", ").join(cells), value, after
     )
-
-
-def _rollup(target: Target, value: sql.Placeholder, after: sql.SQL) -> sql.Composed:
-    return rollup_insert(target.table, tuple(target.types.items()), target.key, value, after)

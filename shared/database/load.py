@@ -1,7 +1,7 @@
 """Statements of the loader: the load ledger, COPY direct and staged, rollups, pruning."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -196,15 +196,8 @@ def copy_staged(
 
     Returns the ids of the rows really inserted; None where the table has no id column (all were).
     """
-    # Not the name itself: `a.b` and `a_b`, or two long names, would share one.
-    stage = sql.Identifier(f"stage_{hashlib.blake2b(table.encode(), digest_size=12).hexdigest()}")
-    target = identifier(table)
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS").format(
-            stage, target
-        )
-    )
-    connection.execute(sql.SQL("TRUNCATE {}").format(stage))
+    make_stage(connection, table)
+    stage, target = identifier(stage_of(table)), identifier(table)
     with connection.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN").format(stage, listed(columns))) as copy:
         copy.write(b"".join(rows))
     insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, listed(columns), listed(columns), stage)
@@ -217,50 +210,20 @@ def copy_staged(
     return {row[0] for row in inserted}
 
 
-def add_to_rollup(
-    connection: Connection, table: str, types: Mapping[str, str], key: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
-    """Add deltas to the windows of a rollup. ``types``: of its columns, those of ``key`` first, then of the sums.
-
-    Rows hold a value for each column, and are sorted by key: unsorted upserts of several loaders deadlock (56 times
-    in 180 transactions). One statement for all of them: an INSERT for each took 35 µs a row.
-    """
-    connection.execute(_rollup_statement(table, tuple(types.items()), tuple(key)), {"rows": rollup_values(rows)})
+def stage_of(table: str) -> str:
+    """Name of a table's temporary one. Not its own name: `a.b` and `a_b`, or two long names, would share one."""
+    return f"stage_{hashlib.blake2b(table.encode(), digest_size=12).hexdigest()}"
 
 
-def rollup_values(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows of deltas as the parameter of ``rollup_insert``."""
-    return msgspec.json.encode([{f"part_{place}": part for place, part in enumerate(row)} for row in rows]).decode()
-
-
-@cache
-def _rollup_statement(table: str, types: tuple[tuple[str, str], ...], key: tuple[str, ...]) -> bytes:
-    return rollup_insert(table, types, key, sql.Placeholder("rows"), sql.SQL("")).as_bytes()
-
-
-def rollup_insert(
-    table: str, types: Sequence[tuple[str, str]], key: Sequence[str], rows: sql.Placeholder, where: sql.SQL
-) -> sql.Composed:
-    """The statement that adds ``rows`` of deltas to a rollup."""
-    names, keys = [doubled(name) for name, _ in types], [doubled(name) for name in key]
-    # Key columns as they are; a delta may be a fraction for an integer column, which rounds it.
-    kinds = [doubled(kind) for _, kind in types]
-    read = [kind if place < len(keys) else "numeric" for place, kind in enumerate(kinds)]
-    return sql.SQL(
-        "INSERT INTO {} AS old ({}) SELECT {} FROM jsonb_to_recordset({}::jsonb) AS new({}){} "
-        "ON CONFLICT ({}) DO UPDATE SET {}"
-    ).format(
-        identifier(doubled(table)),
-        listed(names),
-        sql.SQL(", ").join(sql.SQL(f"part_{place}::{kind}") for place, kind in enumerate(kinds)),
-        rows,
-        sql.SQL(", ").join(sql.SQL(f"part_{place} {kind}") for place, kind in enumerate(read)),
-        where,
-        listed(keys),
-        sql.SQL(", ").join(
-            sql.SQL("{0} = old.{0} + EXCLUDED.{0}").format(sql.Identifier(name)) for name in names[len(keys) :]
-        ),
+def make_stage(connection: Connection, table: str, more: sql.Composable | None = None) -> None:
+    """An empty temporary table like another, with ``more`` columns."""
+    stage = identifier(stage_of(table))
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS{}) ON COMMIT DELETE ROWS").format(
+            stage, identifier(table), more or sql.SQL("")
+        )
     )
+    connection.execute(sql.SQL("TRUNCATE {}").format(stage))
 
 
 def prune(connection: Connection, stream: str, oldest_deliverable: str) -> None:

@@ -103,10 +103,12 @@ def _needs(pipeline: Pipeline, *, reader: bool) -> Iterator[tuple[str, str, tupl
         # CREATE TEMPORARY TABLE … LIKE reads the whole table's definition.
         yield target.name, "SELECT", ()
         yield target.name, "INSERT", tuple(target.columns)
+        if target.mode == "upsert":
+            yield target.name, "UPDATE", tuple(name for name in target.columns if name not in target.key)
     for rollup in pipeline.file.rollup:
         yield rollup.table, "SELECT", ()
-        yield rollup.table, "INSERT", ("window_start", *rollup.by, *rollup.aggregates)
-        yield rollup.table, "UPDATE", tuple(rollup.aggregates)
+        yield rollup.table, "INSERT", rollup.columns
+        yield rollup.table, "UPDATE", rollup.columns[1 + len(rollup.by) :]
 
 
 def migrations(connection: Connection, pipeline: Pipeline) -> Migrations:

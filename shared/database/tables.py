@@ -19,7 +19,13 @@ FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
 """
 
-_TEXTS = ("text", "character varying", "character", "citext", "name")
+#: Columns that may hold NULL.
+NULLABLE = """
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND NOT attnotnull
+"""
+
+_TEXTS = ("text", "character varying", "bpchar", "citext", "name")
 _TIMES = ("timestamp with time zone", "timestamp without time zone", "date")
 #: Attribute → types of a column that can take every value of it. `$id` may be no uuid where `[ingest] id` is set.
 _TYPES_OF_ATTRIBUTE = {
@@ -33,7 +39,7 @@ _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precisio
 #: A type that is none of these may be anybody's domain or extension, of which nothing can be told.
 _KNOWN = (*_TEXTS, *_TIMES, *_NUMBERS, "uuid", "jsonb", "json", "boolean", "bytea", "interval", "inet")
 #: A loader that finds one of these cannot load at all; the others make it dead-letter rows, or are a risk.
-FATAL = ("table_missing", "column_missing", "unique_missing", "rollup_key_missing")
+FATAL = ("table_missing", "column_missing", "unique_missing", "key_nullable", "rollup_key_missing")
 _TABLE_KINDS = ("r", "p", "f")
 
 
@@ -87,11 +93,35 @@ def _of_table(connection: Connection, table: TableSection) -> Iterator[Problem]:
                 'Add one, or use mode "append".',
                 (table.id_column or "",),
             )
+    if table.mode == "upsert" and not missing:
+        yield from _upsert_key(connection, table)
     yield from _obligations(connection, table.name, tuple(table.columns))
     for column, source in table.columns.items():
         fitting = _TYPES_OF_ATTRIBUTE.get(source)
         if fitting and column in types:
             yield from _wrong_type(table.name, column, types[column], f"holds {source}", fitting)
+
+
+def _upsert_key(connection: Connection, table: TableSection) -> Iterator[Problem]:
+    if frozenset(table.key) not in statements.unique_columns(connection, table.name):
+        yield Problem(
+            "unique_missing",
+            table.name,
+            f"Table {table.name!r} has no primary key or unique constraint on exactly ({', '.join(table.key)}), "
+            'which mode "upsert" needs.',
+            "Without it nothing tells which row an event replaces; the loader refuses to start.",
+            "Add one in a migration, neither partial nor deferrable.",
+        )
+    rows: list[Any] = connection.execute(NULLABLE, {"table": statements.quoted(connection, table.name)}).fetchall()
+    for column in sorted({row[0] for row in rows} & {*table.key}):
+        yield Problem(
+            "key_nullable",
+            table.name,
+            f"Column {column!r} of table {table.name!r} is part of the key and may be NULL.",
+            "NULL is equal to nothing, so events without it would each become a row; the loader refuses to start.",
+            f"ALTER TABLE {statements.quoted(connection, table.name)} ALTER COLUMN {column} SET NOT NULL;",
+            (column,),
+        )
 
 
 def _of_rollup(connection: Connection, rollup: RollupSection) -> Iterator[Problem]:
@@ -100,7 +130,7 @@ def _of_rollup(connection: Connection, rollup: RollupSection) -> Iterator[Proble
     yield from _relation(connection, name, types)
     if not types:
         return
-    missing = _missing_columns(name, types, (*key, *rollup.aggregates))
+    missing = _missing_columns(name, types, rollup.columns)
     yield from missing
     if not missing and frozenset(key) not in statements.unique_columns(connection, name):
         yield Problem(
@@ -110,9 +140,9 @@ def _of_rollup(connection: Connection, rollup: RollupSection) -> Iterator[Proble
             "The loader adds to a window's row by that key; without it it refuses to start.",
             "Add one in a migration, neither partial nor deferrable.",
         )
-    yield from _obligations(connection, name, (*key, *rollup.aggregates))
+    yield from _obligations(connection, name, rollup.columns)
     roles: dict[str, tuple[str, tuple[str, ...]]] = {"window_start": ("is the start of a window", _TIMES[:2])}
-    roles |= dict.fromkeys(rollup.aggregates, ("is a sum", _NUMBERS))
+    roles |= dict.fromkeys(rollup.columns[len(key) :], ("is an aggregate", _NUMBERS))
     for column, (role, fitting) in roles.items():
         if column in types:
             yield from _wrong_type(name, column, types[column], role, fitting)

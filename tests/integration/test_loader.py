@@ -131,6 +131,36 @@ def test_rows_land_once_with_their_rollup(target: Target, staged: bool) -> None:
     ]
 
 
+TEXTS = ["a\tb", "\\N", "C:\\Nope", "\\", "\\t", "\x01", "a\x01b", "", "a\nb", "\r", '"', "é\u2028", "{}", "NULL", "%s"]
+
+
+def _refused(*_arguments: object, **_more: object) -> None:
+    raise AssertionError("not at once")
+
+
+def test_a_small_transaction_is_one_statement(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "_run", _refused)
+    plain = [_click(0), _click(1, data={"os_name": "C:\\Nope", "extra": 'say \\"no\\"'}), b"broken"]
+    (figures,) = target.run(_entry(1, *plain))
+    assert (figures.loaded, [dead.index for dead in figures.dead]) == (2, [2])
+    assert recall_id(target.connection, target.loader.stream, "1-0") == figures
+    target.check_rollup()
+    with pytest.raises(AssertionError, match="not at once"):
+        target.run(_clicks(2, range(10, 300)))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_any_text_arrives_as_it_is(target: Target, together: bool) -> None:
+    lines = [_click(place, data={"os_name": text, "note": text}) for place, text in enumerate(TEXTS)]
+    if together:
+        target.run(_entry(1, *lines))
+    else:
+        for place, line in enumerate(lines):
+            target.run(_entry(place, line))
+    found = target.rows("SELECT os_name, payload->>'note' FROM clicks ORDER BY event_id")
+    assert found == [(text, text) for text in TEXTS]
+
+
 def test_the_direct_way_refuses_duplicates_and_leaves_nothing(target: Target) -> None:
     target.run(_clicks(1, range(10)))
     with pytest.raises(UniqueViolation):

@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import ConfigurationError
 from shared.mistakes import PipelineError
-from shared.pipeline import load_pipeline
+from shared.pipeline import Kept, load_pipeline
 
 PIPELINE = '[pipeline]\nname = "p"\n'
 TABLE = '[[table]]\nname = "t"\nevent_types = ["e"]\ncolumns = { id = "$id" }\n'
@@ -18,6 +18,13 @@ event_types = [
 [table.columns]
 b = "$tme"
 id = "$id"
+"""
+UPSERT = """[[table]]
+name = "u"
+event_types = ["u"]
+mode = "upsert"
+key = ["k"]
+columns = { k = "k", t = "$time" }
 """
 APPEND = '[[table]]\nname = "log"\nevent_types = ["l"]\nmode = "append"\ncolumns = { a = "a" }\n'
 ROLLUP = '[[rollup]]\ntable = "r"\nwindow = "5s"\nby = ["a"]\naggregates = { n = "count", s = "sum(x.y)" }\n'
@@ -75,7 +82,10 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
         ),
         (PIPELINE + "[ingest]\ntype = 7\n" + TABLE, ":4: ingest.type: Input should be a valid string, not 7."),
         (PIPELINE + "[ingest]\ntime = { path = '/a~b' }\n" + TABLE, ":4: ingest.time.path: '/a~b' is no path: after a"),
-        (PIPELINE + TABLE + "mode = 'merge'\n", ":7: table.0.mode: Input should be 'insert' or 'append', not 'merge'."),
+        (
+            PIPELINE + TABLE + "mode = 'merge'\n",
+            ":7: table.0.mode: Input should be 'insert', 'append' or 'upsert', not",
+        ),
         (PIPELINE + TABLE.replace("$id", "x"), ':6: table.0.columns: mode "insert" needs a column that holds "$id"'),
         (PIPELINE + TABLE.replace('= "$id"', '= "$id", b = "$tme"'), ":6: table.0.columns.b: '$tme' is no attribute"),
         (
@@ -98,7 +108,20 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
         ),
         (PIPELINE + TABLE + ROLLUP.replace("5s", "5 s"), ":9: rollup.0.window: '5 s' is no window"),
         (PIPELINE + TABLE + ROLLUP.replace("5s", "0s"), ":9: rollup.0.window: '0s' is no window"),
-        (PIPELINE + TABLE + ROLLUP.replace("count", "avg(x)"), ":11: rollup.0.aggregates.n: 'avg(x)' is no aggregate"),
+        (
+            PIPELINE + TABLE + ROLLUP.replace("count", "mean(x)"),
+            ":11: rollup.0.aggregates.n: 'mean(x)' is no aggregate",
+        ),
+        (
+            PIPELINE + TABLE + ROLLUP.replace('"count"', '"avg(x)", n_sum = "sum(x)"'),
+            ":11: rollup.0.aggregates.n_sum: 'n_sum' is kept for the average 'n'",
+        ),
+        (PIPELINE + TABLE + 'key = ["id"]\n', ':7: table.0.key: key is for mode "upsert", and the mode is "insert"'),
+        (PIPELINE + UPSERT.replace('key = ["k"]\n', ""), ':6: table.0.mode: mode "upsert" needs a key'),
+        (PIPELINE + UPSERT.replace('["k"]', '["other"]'), ":7: table.0.key: 'other' is none of the columns (k, t)"),
+        (PIPELINE + UPSERT.replace('["k"]', '["t"]'), ":7: table.0.key: 't' holds $time, which tells no rows apart"),
+        (PIPELINE + UPSERT.replace("$time", "t"), ':8: table.0.columns: mode "upsert" needs a column that holds'),
+        (PIPELINE + UPSERT + ROLLUP, ":9: rollup.0: rollup 'r' would count events of a table in mode upsert"),
         (PIPELINE + TABLE + APPEND + ROLLUP, ":12: rollup.0: rollup 'r' would count events of a table in mode append"),
         (PIPELINE + "= 1\n", ":3: no TOML: Invalid statement (column 1)."),
         (PIPELINE + TABLE + "by = [\n'a',\n", ":8: no TOML: Invalid value (at the end of the file)."),
@@ -140,7 +163,20 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_windows_and_aggregates_are_read(tmp_path: Path, text: str, seconds: int) -> None:
     (rollup,) = load_pipeline(str(_write(tmp_path, PIPELINE + TABLE + ROLLUP.replace("5s", text)))).file.rollup
     assert rollup.window_seconds == seconds
-    assert rollup.aggregate_paths == (None, "x.y")
+    assert rollup.kept == (Kept("n", "count", None), Kept("s", "sum", "x.y"))
+
+
+def test_an_average_is_kept_as_a_sum_and_a_count(tmp_path: Path) -> None:
+    text = ROLLUP.replace('"count"', '"avg(x)", low = "min(x)", high = "max(x)"')
+    (rollup,) = load_pipeline(str(_write(tmp_path, PIPELINE + TABLE + text))).file.rollup
+    assert rollup.kept[:4] == (
+        Kept("n_sum", "sum", "x"),
+        Kept("n_count", "count", "x"),
+        Kept("low", "min", "x"),
+        Kept("high", "max", "x"),
+    )
+    assert rollup.averages == {"n": ("n_sum", "n_count")}
+    assert rollup.columns[-1] == "n"
 
 
 def test_a_rollup_beside_an_append_table_names_its_types(tmp_path: Path) -> None:

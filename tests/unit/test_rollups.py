@@ -65,7 +65,7 @@ def test_sums_of_floats_do_not_depend_on_their_order() -> None:
 @pytest.mark.parametrize("value", ["7", [], {}, "x"])
 def test_what_cannot_be_summed_is_refused_before_it_is_loaded(value: object) -> None:
     _check(_rollup(event_types=["view"]), _event(0, m=value))
-    with pytest.raises(InvalidEvent, match="cannot be summed") as caught:
+    with pytest.raises(InvalidEvent, match="is no number") as caught:
         _check(_rollup(), _event(0, m=value))
     assert caught.value.reason == "bad_row"
 
@@ -96,3 +96,12 @@ def test_rows_equal_a_recount_and_are_sorted(given_: list[tuple[int, str, int]])
         ]
         assert row.deltas == (sum(mine), len(mine))
     assert sum(int(row.deltas[1]) for row in found) == len(given_)
+
+
+def test_extremes_and_averages_leave_out_what_is_absent() -> None:
+    aggregates = {"a": "avg(m)", "low": "min(m)", "high": "max(m)", "events": "count"}
+    events = [_event(0, zone="a", m=value) for value in (2, 0.5, None, -1, 2)]
+    rollup = _rollup(aggregates=aggregates)
+    assert [row.deltas for row in _deltas(rollup, events)] == [(Decimal("3.5"), 4, -1, 2, 5)]
+    (nothing,) = _deltas(rollup, [_event(0, zone="a")])
+    assert nothing.deltas == (0, 0, None, None, 1)

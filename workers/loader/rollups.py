@@ -24,12 +24,16 @@ class RollupRow:
 
     window_start: datetime
     keys: tuple[str, ...]
-    deltas: tuple[int | Decimal, ...]
+    deltas: tuple[int | Decimal | None, ...]
 
 
 def paths(section: RollupSection) -> list[str]:
     """Everything that a rollup reads of an event's data."""
-    return [*section.by, *(path for path in section.aggregate_paths if path is not None)]
+    return [*section.by, *_amount_paths(section)]
+
+
+def _amount_paths(section: RollupSection) -> list[str]:
+    return list(dict.fromkeys(kept.path for kept in section.kept if kept.path is not None))
 
 
 class Rollup:
@@ -41,7 +45,10 @@ class Rollup:
     def __init__(self, section: RollupSection, fields: Fields) -> None:
         self.section = section
         self._keys = [fields.getter(path) for path in section.by]
-        self._amounts = [(path, fields.getter(path)) for path in section.aggregate_paths if path is not None]
+        found = _amount_paths(section)
+        self._amounts = [(path, fields.getter(path)) for path in found]
+        #: For each column that is kept: how it is added to, and the place of its amount, if it has one.
+        self._kept = [(kept.function, None if kept.path is None else found.index(kept.path)) for kept in section.kept]
 
     def count(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> Counts:
         """How many events have the same window, keys and amounts: mostly few combinations, so summing them is cheap.
@@ -67,19 +74,33 @@ class Rollup:
         for counts in counted:
             total.update(counts)
         keys = len(self._keys)
-        sums: dict[tuple[int, tuple[str, ...]], list[int | Decimal]] = {}
+        windows: dict[tuple[int, tuple[str, ...]], list[int | Decimal | None]] = {}
         for (window, *rest), count in total.items():
-            row = sums.setdefault((window, tuple(rest[:keys])), [0] * len(self.section.aggregates))
-            self._add(row, rest[keys:], count)
+            row = windows.setdefault((window, tuple(rest[:keys])), list(self._nothing))
+            self._add(row, list(map(_number, rest[keys:])), count)
         return [
             RollupRow(datetime.fromtimestamp(window, UTC), key, tuple(row))
-            for (window, key), row in sorted(sums.items())
+            for (window, key), row in sorted(windows.items())
         ]
 
-    def _add(self, row: list[int | Decimal], amounts: Sequence[Any], count: int) -> None:
-        left = iter(amounts)
-        for index, path in enumerate(self.section.aggregate_paths):
-            row[index] += count if path is None else count * _number(next(left))
+    @property
+    def _nothing(self) -> list[int | None]:
+        """What is kept of no events; an extreme of nothing is NULL."""
+        return [None if function in {"min", "max"} else 0 for function, _ in self._kept]
+
+    def _add(self, row: list[int | Decimal | None], amounts: Sequence[int | Decimal | None], count: int) -> None:
+        for index, (function, place) in enumerate(self._kept):
+            present = row[index]
+            if place is None:
+                row[index] = (present or 0) + count
+            elif (amount := amounts[place]) is None:
+                continue  # An absent value is in no aggregate.
+            elif function == "sum":
+                row[index] = (present or 0) + count * amount
+            elif function == "count":
+                row[index] = (present or 0) + count
+            else:
+                row[index] = amount if present is None else (min if function == "min" else max)(present, amount)
 
     def _taken(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> tuple[Sequence[CleanEvent], Sequence[Any]]:
         kinds = self.section.event_types
@@ -100,7 +121,7 @@ def _summable(path: str, values: list[Any]) -> list[Any]:
     """The values, if each can be summed."""
     if not set(map(type, values)) <= _SUMMED:
         value = next(value for value in values if type(value) not in _SUMMED)
-        raise InvalidEvent(f"{path} is {value!r}, which cannot be summed", "bad_row")
+        raise InvalidEvent(f"{path} is {value!r}, which is no number", "bad_row")
     return values
 
 
@@ -110,6 +131,6 @@ def _texts(values: list[Any]) -> list[str]:
     return [value if isinstance(value, str) else "" if value is None else str(value) for value in values]
 
 
-def _number(value: Any) -> int | Decimal:
+def _number(value: Any) -> int | Decimal | None:
     """Sums of floats depend on their order; numerics do not."""
-    return 0 if value is None else Decimal(repr(value)) if isinstance(value, float) else int(value)
+    return None if value is None else Decimal(repr(value)) if isinstance(value, float) else int(value)

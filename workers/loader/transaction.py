@@ -7,7 +7,8 @@ PostgreSQL refuses are found by bisection; their neighbours land.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -16,10 +17,11 @@ from uuid import UUID
 
 from shared.database import Connection, RowError, at_once, translated
 from shared.database import load as statements
-from shared.database.at_once import Target
 from shared.database.load import Claim, DeadRow, Recorded
+from shared.database.rollups import Average, Combine, RollupTable, State, add_to_rollup
+from shared.database.upsert import UpsertTable, upsert
 from shared.entries import Entry
-from shared.pipeline import PipelineFile, TableSection
+from shared.pipeline import PipelineFile, RollupSection, TableSection
 from workers.loader.clean import CleanEvent
 from workers.loader.rollups import Counts, Rollup
 from workers.loader.rows import Prepared, Row, copy_order
@@ -37,24 +39,53 @@ class Loader:
 
     @cached_property
     def at_once(self) -> bytes | None:
-        """The statement for small transactions; None where a line may be empty, which is no line there."""
-        if any(len(table.columns) == 1 for table in self.file.table):
-            return None
-        tables = [self._target(table.name, copy_order(table)) for table in _tables(self)]
-        rollups = [
-            self._target(section.table, section.aggregates, ("window_start", *section.by))
-            for section in (rollup.section for rollup in self.rollups)
-        ]
-        return at_once.statement(tables, rollups)
+        """The statement for small transactions.
 
-    def _target(self, table: str, columns: Iterable[str], key: tuple[str, ...] = ()) -> Target:
-        return Target(table, {name: self.types[table][name] for name in (*key, *columns)}, key)
+        None for what it is not made for: a table of one column, whose line may be empty and is no line then, and
+        upserts.
+        """
+        if any(len(table.columns) == 1 or table.mode == "upsert" for table in self.file.table):
+            return None
+        tables = [
+            at_once.Target(table.name, {name: self.types[table.name][name] for name in copy_order(table)})
+            for table in self.tables
+        ]
+        return at_once.statement([*tables, *self.rollup_tables])
+
+    @cached_property
+    def tables(self) -> list[TableSection]:
+        """In the order in which they are written."""
+        return sorted(self.file.table, key=lambda one: one.name)
+
+    @cached_property
+    def upserts(self) -> dict[str, UpsertTable]:
+        """The tables in which the newest event wins, by name."""
+        return {
+            table.name: UpsertTable(table.name, copy_order(table), table.key, table.time_column, table.id_column)
+            for table in self.tables
+            if table.mode == "upsert" and table.time_column is not None
+        }
+
+    @cached_property
+    def rollup_tables(self) -> list[RollupTable]:
+        """The tables of the rollups, in their order."""
+        return [self._rollup_table(rollup.section) for rollup in self.rollups]
+
+    def _rollup_table(self, section: RollupSection) -> RollupTable:
+        types = self.types[section.table]
+        return RollupTable(
+            section.table,
+            tuple((name, types[name]) for name in ("window_start", *section.by)),
+            tuple(State(kept.column, types[kept.column], _COMBINED[kept.function]) for kept in section.kept),
+            tuple(Average(name, *parts) for name, parts in section.averages.items()),
+        )
 
 
 Placed = tuple[Prepared, Row]
 Prepare = Callable[[Entry], Prepared]
 Claimed = tuple[Claim, Entry]
 _MESSAGE_LENGTH = 2_000
+_COMBINED: dict[str, Combine] = {"count": "add", "sum": "add", "min": "least", "max": "greatest"}
 #: What has so few events goes as one statement: 250 took as long with COPY, 100 a third less.
 _AT_ONCE_EVENTS = 200
 
@@ -111,11 +142,12 @@ def _run_at_once(
     loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: Prepare
 ) -> list[Recorded] | None:
     """Load entries by one statement; None, and nothing has happened, when something in them is in its way."""
+    if loader.at_once is None:
+        return None
     batch = [prepare(entry) for entry in entries]
-    lines = [
-        _unescaped([rows.copy for one in batch if (rows := one.rows.get(table.name))]) for table in _tables(loader)
-    ]
-    if loader.at_once is None or None in lines:
+    pieces = [[rows.copy for one in batch if (rows := one.rows.get(table.name))] for table in loader.tables]
+    lines = [text for some in pieces if (text := _unescaped(some)) is not None]
+    if len(lines) < len(pieces):
         return None
     claims = [_claim(entry) for entry in entries]
     for claim, prepared in zip(claims, batch, strict=True):
@@ -160,49 +192,75 @@ def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed
     PostgreSQL takes the rows of one entry in while the next is prepared; nothing of an entry but its counts is kept,
     so that the next finds the processor's cache as it left it.
     """
-    first, *others = _tables(loader)
-    held: dict[str, list[bytes]] = {table.name: [] for table in others}
+    first, *others = loader.tables
+    held: dict[str, list[tuple[Claim, bytes]]] = {table.name: [] for table in loader.tables}
     counts: list[list[Counts]] = []
-    with statements.copying(connection, first.name, copy_order(first)) as write:
+    with _writing(loader, connection, first) as write:
         for claim, entry in fresh:
             prepared = prepare(entry)
             for name, rows in prepared.rows.items():
-                (write if name == first.name else held[name].append)(rows.copy)
+                if write is not None and name == first.name:
+                    write(rows.copy)
+                else:
+                    held[name].append((claim, rows.copy))
                 counts += rows.counts
             _note(claim, prepared, sum(map(len, prepared.rows.values())))
-    for table in others:
+    for table in (first, *others):
         if held[table.name]:
-            with statements.copying(connection, table.name, copy_order(table)) as write:
-                for lines in held[table.name]:
-                    write(lines)
-    for place, rollup in enumerate(loader.rollups):
-        _add_to_rollup(loader, connection, rollup, [of_all[place] for of_all in counts])
+            _write_held(loader, connection, table, held[table.name])
+    for place in range(len(loader.rollups)):
+        _add_to_rollup(loader, connection, place, [of_all[place] for of_all in counts])
+
+
+@contextmanager
+def _writing(loader: Loader, connection: Connection, table: TableSection) -> Iterator[Callable[[bytes], None] | None]:
+    """What takes lines for a table as they come; None where all of them are needed first."""
+    if table.name in loader.upserts:
+        yield None
+        return
+    with statements.copying(connection, table.name, copy_order(table)) as write:
+        yield write
+
+
+def _write_held(
+    loader: Loader, connection: Connection, table: TableSection, held: Sequence[tuple[Claim, bytes]]
+) -> None:
+    if table.name not in loader.upserts:
+        with statements.copying(connection, table.name, copy_order(table)) as write:
+            for _, copy in held:
+                write(copy)
+        return
+    lines = [(claim, line) for claim, copy in held for line in copy.splitlines(keepends=True)]
+    written = upsert(connection, loader.upserts[table.name], [line for _, line in lines])
+    for place, (claim, _) in enumerate(lines):
+        if place not in written:
+            claim.loaded -= 1
+            claim.duplicates += 1
 
 
 def _load_staged(loader: Loader, connection: Connection, fresh: Sequence[Claimed], prepare: Prepare) -> None:
     """What is new, by way of temporary tables; rows that PostgreSQL refuses are marked as dead."""
     inserted: list[Placed] = []
     batch = [prepare(entry) for _, entry in fresh]
-    for table in _tables(loader):
+    for table in loader.tables:
         rows = [(one, row) for one in batch for row in one.rows.get(table.name, ())]
         if rows:
             inserted += _insert_staged(loader, connection, table, rows)
     loaded = Counter(prepared.entry.id for prepared, _ in inserted)
     for (claim, entry), prepared in zip(fresh, batch, strict=True):
         _note(claim, prepared, loaded[entry.id])
-    for rollup in loader.rollups:
-        if not _add_all_or_bury(loader, connection, rollup, inserted):
+    for place in range(len(loader.rollups)):
+        if not _add_all_or_bury(loader, connection, place, inserted):
             raise _Refused
-
-
-def _tables(loader: Loader) -> list[TableSection]:
-    return sorted(loader.file.table, key=lambda one: one.name)
 
 
 def _insert_staged(loader: Loader, connection: Connection, table: TableSection, rows: Sequence[Placed]) -> list[Placed]:
     """Insert what is new; halve a part that PostgreSQL refuses until the bad row stands alone."""
     try:
         with translated(loader.url), connection.transaction():
+            if table.name in loader.upserts:
+                written = upsert(connection, loader.upserts[table.name], [row.line for _, row in rows])
+                return [rows[place] for place in sorted(written)]
             ids = statements.copy_staged(
                 connection,
                 table.name,
@@ -251,28 +309,26 @@ def _canonical(event: CleanEvent) -> str:
         return event.id
 
 
-def _add_all_or_bury(loader: Loader, connection: Connection, rollup: Rollup, rows: Sequence[Placed]) -> bool:
+def _add_all_or_bury(loader: Loader, connection: Connection, place: int, rows: Sequence[Placed]) -> bool:
     """Add rows to a rollup; when PostgreSQL refuses, halve them until each that it refuses is marked as dead."""
     try:
         with translated(loader.url), connection.transaction():
-            counts = rollup.count([row.event for _, row in rows], [row.data for _, row in rows])
-            _add_to_rollup(loader, connection, rollup, [counts])
+            counts = loader.rollups[place].count([row.event for _, row in rows], [row.data for _, row in rows])
+            _add_to_rollup(loader, connection, place, [counts])
     except RowError as error:
         if len(rows) > 1:
             middle = len(rows) // 2
-            first = _add_all_or_bury(loader, connection, rollup, rows[:middle])
-            return _add_all_or_bury(loader, connection, rollup, rows[middle:]) and first
+            first = _add_all_or_bury(loader, connection, place, rows[:middle])
+            return _add_all_or_bury(loader, connection, place, rows[middle:]) and first
         _bury(rows[0], error)
         return False
     return True
 
 
-def _add_to_rollup(loader: Loader, connection: Connection, rollup: Rollup, counts: Sequence[Counts]) -> None:
-    rows = _rollup_rows(rollup, counts)
+def _add_to_rollup(loader: Loader, connection: Connection, place: int, counts: Sequence[Counts]) -> None:
+    rows = _rollup_rows(loader.rollups[place], counts)
     if rows:
-        table, key = rollup.section.table, ("window_start", *rollup.section.by)
-        types = {name: loader.types[table][name] for name in (*key, *rollup.section.aggregates)}
-        statements.add_to_rollup(connection, table, types, key, rows)
+        add_to_rollup(connection, loader.rollup_tables[place], rows)
 
 
 def _rollup_rows(rollup: Rollup, counts: Sequence[Counts]) -> list[tuple[Any, ...]]:
