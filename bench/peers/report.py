@@ -47,7 +47,7 @@ def save(result: Result) -> Path:
 
 def markdown(result: Result) -> str:
     """A table of medians for each job, the fastest first, and what they were measured on."""
-    tables = [_table(result, job) for job in JOBS]
+    tables = [_table(result, job) for job in JOBS if any(run.job == job for run in result.runs)]
     return "\n\n".join([*tables, _footnote(result)])
 
 

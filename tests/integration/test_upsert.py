@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -201,6 +202,18 @@ def test_averages_and_extremes_add_up_over_transactions(
     (check,) = target.rows("SELECT round(avg(temp), 10) = round((SELECT temp FROM minutes), 10) FROM readings")
     assert check == (True,)
     target.connection.close()
+
+
+def test_fractions_keep_all_their_digits(target: Target) -> None:
+    digits = "12345678901234567.89"
+    lines = [
+        _event(place, "reading", sensor="a", temp=0).replace(b'"temp":0', b'"temp":' + text.encode())
+        for place, text in enumerate((digits, "1e-20", "0.1"))
+    ]
+    target.run(_entry(*lines))
+    total = Decimal(digits) + Decimal("1e-20") + Decimal("0.1")
+    assert target.rows("SELECT temp FROM readings ORDER BY temp DESC LIMIT 1") == [(Decimal(digits),)]
+    assert target.rows("SELECT temp_sum, low FROM minutes") == [(total, Decimal("1e-20"))]
 
 
 def test_an_aggregate_of_nothing_is_null(target: Target) -> None:

@@ -6,9 +6,8 @@ A column at a time, because most columns hold one type, and its values are then 
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
-
-import msgspec
 
 from shared import events
 from shared.errors import InvalidEvent
@@ -41,7 +40,7 @@ def _values(get: Getter) -> Column:
 _OF_TYPE: dict[type, Callable[[Any], str]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     int: repr,
-    float: repr,
+    Decimal: str,
 }
 
 
@@ -85,7 +84,7 @@ def _time_text(path: str, value: Any, column_type: str) -> str:
     try:
         if column_type == "date" and isinstance(value, str) and len(value) == 10:
             return date.fromisoformat(value).isoformat()
-        parsed: datetime = events.parse_time(value)
+        parsed: datetime = events.parse_time(float(value) if isinstance(value, Decimal) else value)
     except (InvalidEvent, ValueError) as error:
         raise InvalidEvent(f"{path}: {error}", "bad_row") from None
     return parsed.isoformat()
@@ -100,11 +99,11 @@ def copy_text(value: Any) -> str:
     if isinstance(value, bool):
         # Understood by a boolean column, and what a text column should hold.
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, int | Decimal):
+        return str(value)
     return _json_value(value)
 
 
 def _json_value(value: Any) -> str:
     """A value as JSON in COPY's text format; one that is absent or null is NULL."""
-    return "\\N" if value is None else _escaped(msgspec.json.encode(value)).decode()
+    return "\\N" if value is None else _escaped(events.encode(value)).decode()

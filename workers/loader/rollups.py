@@ -13,7 +13,7 @@ from workers.loader.clean import CleanEvent, moment
 from workers.loader.fields import Fields
 
 _FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
-_SUMMED = {int, float, bool, type(None)}
+_SUMMED = {int, Decimal, bool, type(None)}
 #: Window, keys and amounts of events → how many there are.
 Counts = Counter[tuple[Any, ...]]
 
@@ -132,5 +132,4 @@ def _texts(values: list[Any]) -> list[str]:
 
 
 def _number(value: Any) -> int | Decimal | None:
-    """Sums of floats depend on their order; numerics do not."""
-    return None if value is None else Decimal(repr(value)) if isinstance(value, float) else int(value)
+    return int(value) if isinstance(value, bool) else value
