@@ -26,6 +26,8 @@ COMMANDS = {
     "pipeline": ("bargeline.commands.pipeline", "Check a pipeline folder, line by line, and against the database."),
     "migrate": ("bargeline.commands.migrate", "Apply the migrations that are missing."),
     "ingest": ("bargeline.commands.ingest", "Carry files into the running fleet, with a progress bar."),
+    "produce": ("bargeline.commands.produce", "Emit events: '{…}', files, or lines of standard input."),
+    "cdc": ("bargeline.commands.cdc", "Make or drop what INGEST_SOURCE=cdc reads: a publication and a slot."),
     "tail": ("bargeline.commands.tail", "Print events of a stream as lines of JSON."),
     "resume": ("bargeline.commands.resume", "Let workers go on that stopped because of too many dead letters."),
     "reconcile": ("bargeline.commands.reconcile", "Show where every accepted event is; exit 1 if one is missing."),

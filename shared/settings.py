@@ -12,12 +12,13 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from dotenv.parser import parse_stream
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.errors import ConfigurationError
@@ -30,6 +31,34 @@ SHARED_PREFIXES = ("REDIS_", "DATABASE_", "PIPELINE_", "CONSUMER_", "STALL_", "L
 #: What Kubernetes injects for a Service named `redis`, `loader`…: REDIS_PORT=tcp://…, REDIS_SERVICE_HOST.
 INJECTED_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP)(_.*)?)$")
 INJECTED_VALUE = re.compile(r"^(tcp|udp)://")
+#: What INGEST_SOURCE may name; the module of each is in workers/ingest/__main__.py.
+INGEST_SOURCES = ("file", "stdin", "http", "pubsub", "stream", "cdc", "generator")
+#: Those that go on for ever; the others end with their input.
+ENDLESS_SOURCES = ("http", "pubsub", "stream", "cdc")
+#: Id of an entry of a stream.
+ENTRY_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,19})?")
+_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def _ingest_source(value: str) -> str:
+    if value in INGEST_SOURCES or _CALLABLE.fullmatch(value):
+        return value
+    near = difflib.get_close_matches(value.lower(), INGEST_SOURCES, n=1, cutoff=0.5)
+    raise ValueError(
+        f"it is one of {', '.join(INGEST_SOURCES)}, or a source of your own as module:callable"
+        + (f". Did you mean {near[0]}?" if near else "")
+    )
+
+
+def _ingest_start(value: str) -> str:
+    if value not in ("beginning", "latest") and not ENTRY_ID.fullmatch(value):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                "it is beginning, latest, an entry's id (1763720000000-0), or a time (2026-11-21T10:00:00Z)"
+            ) from None
+    return value
 
 
 class Settings(BaseSettings):
@@ -41,6 +70,12 @@ class Settings(BaseSettings):
     redis_host: str | None = Field(None, description="Used when REDIS_URL is not set")
     redis_port: int = Field(6379, ge=1, le=65535, description="Used with REDIS_HOST")
     redis_password: SecretStr | None = Field(None, description="Used with REDIS_HOST")
+    redis_channel_name: str = Field(
+        "device_events",
+        min_length=1,
+        description="Channels of INGEST_SOURCE=pubsub, separated by commas or spaces; one with `*`, `?` or `[` is a "
+        "pattern",
+    )
     database_url: SecretStr | None = Field(None, description="PostgreSQL: postgresql://user:password@host/database")
     pipeline: str = Field("clickstream", description="Name of a pipeline under config/pipelines, or path of a folder")
     consumer_name: str | None = Field(
@@ -68,7 +103,10 @@ class Settings(BaseSettings):
         None, description="A file with more of these variables, `NAME=value` lines; what the environment sets wins"
     )
 
-    ingest_source: Literal["file", "stdin"] = Field("file", description="Where events come from")
+    ingest_source: Annotated[str, AfterValidator(_ingest_source)] = Field(
+        "file",
+        description=f"Where events come from: {', '.join(INGEST_SOURCES)}, or a source of your own as module:callable",
+    )
     ingest_path: str | None = Field(None, description="Files to read: paths and globs, separated by spaces or newlines")
     ingest_watch: bool = Field(False, description="Keep watching INGEST_PATH for files that appear, instead of ending")
     ingest_follow: bool = Field(
@@ -80,10 +118,10 @@ class Settings(BaseSettings):
     ingest_rotate_seconds: float = Field(
         5, gt=0, description="A followed file that was renamed or deleted is finished when it was still for so long"
     )
-    ingest_start: Literal["beginning", "latest"] = Field(
+    ingest_start: Annotated[str, AfterValidator(_ingest_start)] = Field(
         "beginning",
-        description="Where followed files begin that are there at the start and have no checkpoint; files that "
-        "appear later are always read whole",
+        description="Where a source begins that was never read: `beginning` or `latest`; a stream also after the id of "
+        "an entry, or from a time. Files that appear later are always read whole",
     )
     ingest_source_name: str | None = Field(
         None, description="Name of the source in ids and checkpoints (default: the path)"
@@ -102,10 +140,74 @@ class Settings(BaseSettings):
     ingest_memory_ratio: float = Field(
         0.9, gt=0, le=1, description="Above this share of Redis' maxmemory ingest waits; without a maxmemory never"
     )
+    ingest_redis_url: SecretStr | None = Field(
+        None, description="The server that INGEST_SOURCE=pubsub or stream reads from (default: REDIS_URL)"
+    )
+    ingest_buffer_bytes: int = Field(
+        67_108_864,
+        ge=65_536,
+        description="What arrives by pub/sub waits here while the stream is full or Redis is away; more is dropped",
+    )
+    ingest_stream: str | None = Field(None, min_length=1, description="Key that INGEST_SOURCE=stream reads")
+    ingest_group: str | None = Field(
+        None, min_length=1, description="Its consumer group there (default bargeline:<pipeline>)"
+    )
+    ingest_claim_seconds: float = Field(
+        60, gt=0, description="What a consumer that is gone has held there for so long is taken over"
+    )
+    ingest_generator_kind: Literal["clicks", "orders", "sensors"] = Field(
+        "clicks", description="What INGEST_SOURCE=generator makes"
+    )
+    ingest_generator_rate: float = Field(1_000, ge=0, description="Events a second; 0: as fast as they are taken")
+    ingest_generator_total: int | None = Field(None, ge=0, description="It ends after so many (default: never)")
+    ingest_generator_bad: float = Field(0, ge=0, le=1, description="Share that is cut off, and becomes dead letters")
+    ingest_generator_duplicates: float = Field(
+        0, ge=0, le=1, description="Share that repeats one of the last 100 events, with its id"
+    )
+    ingest_generator_seed: int = Field(1, ge=0, description="The same seed makes the same events")
+    ingest_cdc_url: SecretStr | None = Field(
+        None, description="Source database of INGEST_SOURCE=cdc: postgresql://user:password@host/database"
+    )
+    ingest_cdc_slot: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]{1,63}$",
+        description="Its replication slot (default bargeline_<pipeline>); one process at a time reads it",
+    )
+    ingest_cdc_publication: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        description="The publication that names the tables to read (default: the slot's name)",
+    )
+    ingest_cdc_snapshot: bool = Field(
+        True, description="Where there is no checkpoint yet: read the tables as they are first, then their changes"
+    )
     ingest_codec: Literal["auto", "json", "zstd"] = Field(
         "auto",
         description="Codec of the entries that ingest writes; auto: zstd from 2,000 events that wait in the stream on, "
         "json again below 1,000",
+    )
+
+    ingest_http_host: str = Field("127.0.0.1", min_length=1, description="Address that the source http listens on")
+    ingest_http_port: int = Field(
+        8080, ge=0, le=65535, description="Its port, which several processes may share; 0 takes any free one"
+    )
+    ingest_http_tokens: SecretStr | None = Field(
+        None, description="Bearer tokens, one a line: `POST /events` asks for one of them; unset, for none"
+    )
+    ingest_http_max_bytes: int = Field(
+        16_777_216, ge=1_024, description="A request with a larger body, decompressed, is refused (413)"
+    )
+    ingest_http_request_seconds: float = Field(
+        20, gt=0, description="A request that takes longer to arrive is refused (408)"
+    )
+    ingest_http_rate_events: float = Field(
+        0, ge=0, description="Above so many events a second a process refuses requests (429); 0: no limit"
+    )
+    ingest_webhook_secrets: SecretStr | None = Field(
+        None,
+        description="What the pipeline's webhooks are verified with, a line `<name>=<secret>` each; with several lines "
+        "of a name any of them counts",
     )
 
     transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")
@@ -151,6 +253,12 @@ class Settings(BaseSettings):
             '`eval "$(bargeline env)"`.'
         )
 
+    def source_redis_url(self) -> tuple[str, str]:
+        """URL of the server that pub/sub and foreign streams are read from, and the variable that names it."""
+        if self.ingest_redis_url is None:
+            return self.require_redis_url(), "REDIS_URL"
+        return self.ingest_redis_url.get_secret_value(), "INGEST_REDIS_URL"
+
     def require_database_url(self) -> str:
         """URL of PostgreSQL, or an error that says how to set it."""
         if self.database_url is not None:
@@ -160,12 +268,40 @@ class Settings(BaseSettings):
             'or take the embedded server\'s with `eval "$(bargeline env)"`.'
         )
 
+    def require_cdc_url(self) -> str:
+        """URL of the source database, or an error that says how to set it."""
+        if self.ingest_cdc_url is not None:
+            return self.ingest_cdc_url.get_secret_value()
+        raise ConfigurationError(
+            "INGEST_CDC_URL is not set. Set it to the database whose changes are wanted "
+            "(INGEST_CDC_URL=postgresql://user:password@host:5432/database)."
+        )
+
+    def cdc_slot(self, pipeline: str) -> str:
+        """The replication slot of a pipeline; PostgreSQL takes few characters there."""
+        return self.ingest_cdc_slot or f"bargeline_{re.sub('[^a-z0-9_]', '_', pipeline.lower())}"[:63]
+
+    def cdc_publication(self, pipeline: str) -> str:
+        """The publication of a pipeline."""
+        return self.ingest_cdc_publication or self.cdc_slot(pipeline)
+
     def consumer(self, kind: str) -> str:
         """The consumer name of this process."""
         return self.consumer_name or f"{socket.gethostname()}-{kind}-{os.getpid()}"
 
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
+#: All that a producer reads.
+PRODUCER_VARIABLES = (
+    "REDIS_URL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_PASSWORD",
+    "PIPELINE",
+    "INGEST_CODEC",
+    "INGEST_MAX_EVENT_BYTES",
+    "INGEST_MEMORY_RATIO",
+)
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -189,6 +325,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
+
+
+def load_producer_settings() -> Settings:
+    """Settings of a producer, which lives in somebody's program: what that calls LOG_LEVEL is no business of ours.
+
+    Raises ConfigurationError like ``load_settings``.
+    """
+    file = os.environ.get("BARGELINE_ENV_FILE")
+    given = {**(read_environment_file(Path(file)) if file else {}), **os.environ}
+    return load_settings({name: given[name] for name in given if name.removesuffix("_FILE") in PRODUCER_VARIABLES})
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
@@ -240,9 +386,10 @@ def _explain(error: ValidationError) -> str:
     problems = []
     for one in error.errors(include_url=False):
         name = str(one["loc"][0]).upper()
-        secret = name.endswith(("_URL", "_PASSWORD"))
+        secret = name.endswith(("_URL", "_PASSWORD", "_SECRETS", "_TOKENS"))
         shown = "" if secret else f"={one['input']!r}"
-        problems.append(f"{name}{shown}: {one['msg']}.")
+        message = one["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}{shown}: {message}" + ("" if message.endswith("?") else "."))
     return " ".join(problems)
 
 

@@ -51,6 +51,10 @@ class Proxy:
         """Nothing passes any more in either direction; connections stay open and new ones are accepted."""
         self._call(self._passing.clear)
 
+    def mute(self) -> None:
+        """What is asked passes, what is answered does not; it is lost if connections are reset meanwhile."""
+        self._call(self._answering.clear)
+
     def slow(self, seconds: float) -> None:
         """Delay each block by so long."""
         self._call(lambda: setattr(self, "_delay", seconds))
@@ -71,6 +75,7 @@ class Proxy:
             self._delay = 0
             self._refusing = False
             self._passing.set()
+            self._answering.set()
 
         self._call(heal)
 
@@ -86,6 +91,8 @@ class Proxy:
     async def _listen(self) -> int:
         self._passing = asyncio.Event()
         self._passing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", 0, ssl=None if self._postgres else self._tls
         )
@@ -127,7 +134,10 @@ class Proxy:
         self._live.add(server_writer)
         try:
             server_writer.write(first)
-            pumps = self._pump(reader, server_writer), self._pump(server_reader, writer)
+            pumps = (
+                self._pump(reader, server_writer, self._passing),
+                self._pump(server_reader, writer, self._passing, self._answering),
+            )
             done = [asyncio.ensure_future(pump) for pump in pumps]
             await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
             for pump in done:
@@ -149,10 +159,11 @@ class Proxy:
             await writer.start_tls(self._tls)
         return b""
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event) -> None:
         while block := await reader.read(_BLOCK_BYTES):
             await asyncio.sleep(self._delay)
-            await self._passing.wait()
+            for gate in gates:
+                await gate.wait()
             writer.write(block)
             await writer.drain()
 

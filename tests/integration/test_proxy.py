@@ -53,6 +53,19 @@ def test_refused_connections_are_reset_until_healed(proxy: Proxy, client: redis.
     assert client.ping()
 
 
+def test_what_a_mute_proxy_holds_back_is_lost_by_a_reset(
+    proxy: Proxy, client: redis.Redis, redis_client: redis.Redis, pipeline_name: str
+) -> None:
+    key = f"{{{pipeline_name}}}:n"
+    proxy.mute()
+    with pytest.raises(redis.TimeoutError):
+        client.incr(key)
+    assert redis_client.get(key) == b"1"
+    proxy.reset()
+    proxy.heal()
+    assert client.incr(key) == 2
+
+
 def test_slowness_delays_and_loses_nothing(proxy: Proxy, client: redis.Redis) -> None:
     proxy.slow(0.6)
     with pytest.raises(redis.TimeoutError):
