@@ -58,6 +58,11 @@ class Entry(msgspec.Struct, frozen=True):
         return not (self._shaped and self._known)
 
     @property
+    def text(self) -> bool:
+        """Whether values may be text that stands for something else: fields of a stream have no other type."""
+        return self.foreign or self.fields.get(b"x") == b"1"
+
+    @property
     def events(self) -> int:
         """Number of events that it says it holds."""
         return 1 if self.foreign else int(self.fields[b"n"])
@@ -90,9 +95,10 @@ def _number(text: bytes | None, otherwise: int) -> int:
 Fields = list[Any]
 
 
-def batch_fields(lines: bytes, count: int, accepted_ms: int, codec: str = "json") -> Fields:
-    """Fields of a record batch of NDJSON lines (each ends in a newline)."""
-    return ["v", VERSION, "n", count, "c", codec, "d", compress(lines, codec), "t", accepted_ms]
+def batch_fields(lines: bytes, count: int, accepted_ms: int, codec: str = "json", *, text: bool = False) -> Fields:
+    """Fields of a record batch of NDJSON lines (each ends in a newline); ``text``: as ``Entry.text``."""
+    fields: Fields = ["v", VERSION, "n", count, "c", codec, "d", compress(lines, codec), "t", accepted_ms]
+    return [*fields, "x", 1] if text else fields
 
 
 def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:

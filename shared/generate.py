@@ -1,6 +1,6 @@
-"""Clicks that look real, from a seed: for demos, tests and benchmarks.
+"""Clicks, orders and sensor readings that look real, from a seed: for demos, tests and benchmarks.
 
-The same seed gives the same clicks on every Python, and the first clicks of a longer run are those
+The same seed gives the same events on every Python, and the first events of a longer run are those
 of a shorter one. Only ``random()`` and ``getrandbits()`` are drawn from the generator: their values
 are promised to stay, those of the other methods are not.
 """
@@ -9,7 +9,8 @@ import itertools
 import random
 import sys
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,10 @@ NEW_USER_SHARE = 0.1
 #: So many come before anybody returns.
 FIRST_USERS = 20
 _CHUNK_LINES = 1_000
+#: Of the events of a source that goes on for ever so many are made from one seed, so that event number 50 million is
+#: found without making all before it.
+BLOCK_EVENTS = 10_000
+_NEXT_BLOCK = 0x9E3779B97F4A7C15
 
 _OS_FAMILIES = ("iOS", "Android", "MacOS", "Windows", "Linux")
 _OS_WEIGHTS = (34, 33, 18, 11, 4)
@@ -76,6 +81,27 @@ _FAMILY_NAMES = (
 )  # fmt: skip
 _MAIL_DOMAINS = ("example.com", "example.org", "example.net")
 
+#: Price in cents of what is sold, by name.
+_PRODUCTS = {
+    "Anchor Mug": 1_250, "Canvas Bag": 2_400, "Deck Lantern": 5_990, "Ferry Poster": 1_800, "Harbour Map": 950,
+    "Knot Board": 3_475, "Pilot Cap": 2_200, "Rope Mat": 4_150, "Signal Flag": 799, "Wool Blanket": 8_900,
+}  # fmt: skip
+#: Share of orders without a customer, of those that are open and change, and of changes that cancel.
+GUEST_SHARE = 0.2
+_CHANGE_SHARE = 0.55
+_CANCEL_SHARE = 0.1
+_NEXT_STATE = {"new": "paid", "paid": "shipped"}
+#: What a webhook says of money in each state.
+_FINANCIAL = {"new": "pending", "paid": "paid", "shipped": "paid", "cancelled": "voided"}
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+_FIRST_ORDER = 1_001
+
+_SENSORS = 24
+#: Share of readings of a sensor that stands in the sun, or is broken.
+HOT_SHARE = 0.01
+#: °C; other readings stay well below it.
+HOT = 60.0
+
 
 class _User(NamedTuple):
     os: str
@@ -100,6 +126,61 @@ def clicks(seed: int, count: int) -> Iterator[dict[str, Any]]:
         yield {"click_id": _uuid4(draw), **user._asdict()}
 
 
+def orders(seed: int, count: int, first: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield ``count`` orders as a shop's webhook sends them: each is new, or a later state of one before.
+
+    ``id`` (whole number), ``email``, ``customer`` (an object; a guest has none), ``line_items`` (``sku``, ``title``,
+    ``quantity``, ``price`` as text), ``total_price`` (text), ``currency``, ``state`` (new, paid, shipped, cancelled),
+    ``financial_status``, ``created_at``, ``updated_at`` (which rises from event to event). ``first`` is the number of
+    the first event, from which ids and times follow.
+    """
+    draw = random.Random(seed)
+    unfinished: list[dict[str, Any]] = []
+    for number in range(first, first + count):
+        moment = _BEGINNING + timedelta(minutes=number, seconds=int(draw.random() * 60))
+        if unfinished and draw.random() < _CHANGE_SHARE:
+            place = int(draw.random() * len(unfinished))
+            order = _changed(draw, unfinished[place], moment)
+            unfinished[place] = order
+            if order["state"] not in _NEXT_STATE:
+                del unfinished[place]
+        else:
+            order = _new_order(draw, _FIRST_ORDER + number, moment)
+            unfinished.append(order)
+        yield order
+
+
+def sensors(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Yield ``count`` readings: ``sensor_id``, ``temp`` in °C, ``humidity`` in %; both with one decimal.
+
+    Each sensor drifts slowly; a few readings are far too hot.
+    """
+    draw = random.Random(seed)
+    state = [(12 + 12 * draw.random(), 35 + 30 * draw.random()) for _ in range(_SENSORS)]
+    for _ in range(count):
+        which = int(draw.random() * _SENSORS)
+        temp, humidity = state[which]
+        temp = min(max(temp + draw.random() - 0.5, -5.0), 35.0)
+        humidity = min(max(humidity + 2 * draw.random() - 1, 20.0), 90.0)
+        state[which] = temp, humidity
+        if draw.random() < HOT_SHARE:
+            temp = HOT + 30 * draw.random()
+        yield {"sensor_id": f"sensor-{which + 1:02d}", "temp": round(temp, 1), "humidity": round(humidity, 1)}
+
+
+#: By the kind of event: makes so many from a seed, of which the first has a number.
+_KINDS: dict[str, Callable[[int, int, int], Iterator[dict[str, Any]]]] = {
+    "clicks": lambda seed, count, _first: clicks(seed, count),
+    "orders": orders,
+    "sensors": lambda seed, count, _first: sensors(seed, count),
+}
+
+
+def block(kind: str, seed: int, number: int) -> Iterator[dict[str, Any]]:
+    """Block ``number`` of an endless source: BLOCK_EVENTS events; block 0 begins like the kind's own function."""
+    return _KINDS[kind](seed + number * _NEXT_BLOCK, BLOCK_EVENTS, number * BLOCK_EVENTS)
+
+
 def write_clicks(path: Path, seed: int, count: int) -> int:
     """Write ``count`` clicks to ``path`` as NDJSON; return the size in bytes."""
     encode_lines = msgspec.json.Encoder().encode_lines
@@ -109,6 +190,49 @@ def write_clicks(path: Path, seed: int, count: int) -> int:
         while chunk := list(itertools.islice(source, _CHUNK_LINES)):
             size += file.write(encode_lines(chunk))
     return size
+
+
+def _new_order(draw: random.Random, order_id: int, moment: datetime) -> dict[str, Any]:
+    email = _address(draw)
+    guest = draw.random() < GUEST_SHARE
+    customer = {} if guest else {"customer": {"id": 5_000 + int(draw.random() * 900), "email": email}}
+    titles = sorted({_one(draw, tuple(_PRODUCTS)) for _ in range(1 + int(draw.random() * 4))})
+    quantities = [1 + int(draw.random() * 3) for _ in titles]
+    return {
+        "id": order_id,
+        "email": email,
+        **customer,
+        "line_items": [
+            {
+                "sku": "".join(word[:3] for word in title.upper().split()),
+                "title": title,
+                "quantity": quantity,
+                "price": _money(_PRODUCTS[title]),
+            }
+            for title, quantity in zip(titles, quantities, strict=True)
+        ],
+        "total_price": _money(
+            sum(_PRODUCTS[title] * quantity for title, quantity in zip(titles, quantities, strict=True))
+        ),
+        "currency": "EUR",
+        "state": "new",
+        "financial_status": _FINANCIAL["new"],
+        "created_at": _text(moment),
+        "updated_at": _text(moment),
+    }
+
+
+def _changed(draw: random.Random, order: dict[str, Any], moment: datetime) -> dict[str, Any]:
+    state = "cancelled" if draw.random() < _CANCEL_SHARE else _NEXT_STATE[order["state"]]
+    return {**order, "state": state, "financial_status": _FINANCIAL[state], "updated_at": _text(moment)}
+
+
+def _money(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _new_user(draw: random.Random) -> _User:

@@ -1,6 +1,7 @@
 """URLs of servers as they may be shown."""
 
 import re
+from urllib.parse import unquote, urlsplit
 
 _SCHEME = re.compile(r"[a-z+]*:/+", re.IGNORECASE)
 #: Up to the last @: a password in which somebody forgot to escape one is hidden as well, and so is one of a URL
@@ -24,3 +25,12 @@ def is_ambiguous(url: str) -> bool:
     place = url.partition("://")[2].partition("?")[0]
     authority, _, path = place.partition("/")
     return authority.count("@") > 1 or "@" in path
+
+
+def parts(url: str) -> dict[str, str]:
+    """REDIS_HOST, REDIS_PORT and REDIS_PASSWORD of a URL; nothing for what they cannot say (TLS, sockets, users)."""
+    found = urlsplit(url)
+    if found.scheme != "redis" or found.username:
+        return {}
+    password = {"REDIS_PASSWORD": unquote(found.password)} if found.password else {}
+    return {"REDIS_HOST": found.hostname or "localhost", "REDIS_PORT": str(found.port or 6379)} | password

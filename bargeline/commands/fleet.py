@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from bargeline.fleet.status import FleetStatus, ProcessStatus
+    from shared.settings import Settings
 
 TIMEOUT = click.option(
     "--timeout",
@@ -42,8 +43,27 @@ def up(timeout: float, **counts: int | None) -> None:
     if (pipeline := chosen_pipeline(settings)) != settings.pipeline:
         # From another folder, or without its .env: the fleet goes on with what it has, not with the default.
         settings = settings.model_copy(update={"pipeline": pipeline})
+    _warn_of_another_pipeline(settings)
     control.up(settings, {kind: count for kind, count in counts.items() if count is not None}, click.echo, timeout)
-    click.echo(f"drop files into {settings.var / 'inbox'}; `bargeline status` shows the fleet")
+    click.echo(f"{_what_ingest_takes(settings)}; `bargeline status` shows the fleet")
+
+
+def _warn_of_another_pipeline(settings: "Settings") -> None:
+    from shared.pipeline import find_pipeline
+
+    if Path("pipeline.toml").is_file() and find_pipeline(settings.pipeline) != Path.cwd():
+        click.echo(
+            f"note: this folder has a pipeline.toml, but PIPELINE={settings.pipeline}; PIPELINE=. would run it",
+            err=True,
+        )
+
+
+def _what_ingest_takes(settings: "Settings") -> str:
+    if settings.ingest_source != "file":
+        return f"ingest takes events by INGEST_SOURCE={settings.ingest_source}"
+    if settings.ingest_path:
+        return f"ingest reads {' '.join(settings.ingest_path.split())}"
+    return f"drop files into {settings.var / 'inbox'}"
 
 
 @click.command()
@@ -127,14 +147,17 @@ def logs(name: str | None, follow: bool, lines: int) -> None:
 def env() -> None:
     """Print REDIS_URL and DATABASE_URL for a shell: eval "$(bargeline env)".
 
-    With the embedded PostgreSQL also POSTGRES_TOOLS, the folder of its psql and pg_dump.
+    Also REDIS_HOST, REDIS_PORT and REDIS_PASSWORD, for programs that take a server so, and with the embedded
+    PostgreSQL POSTGRES_TOOLS, the folder of its psql and pg_dump.
     """
     from bargeline.embedded.servers import prepare, remembered_urls
     from bargeline.fleet import control
     from shared.settings import load_settings
+    from shared.urls import parts
 
     settings = load_settings()
     variables = control.urls(settings)
+    variables |= parts(variables["REDIS_URL"])
     if variables["DATABASE_URL"] == remembered_urls(settings.var)[1]:
         variables["POSTGRES_TOOLS"] = str(Path(str(prepare(settings.var, ["postgres"]).psql)).parent)
     for name, value in variables.items():
@@ -188,14 +211,32 @@ def _row(process: "ProcessStatus") -> dict[str, str]:
     }
 
 
+def _position(checkpoint: Mapping[str, Any]) -> str:
+    """Bytes of a file, or whatever a source of the user's own takes for a position."""
+    from shared.text import printable
+
+    found = checkpoint.get("position", checkpoint.get("offset", 0))
+    return f"{found:,}" if isinstance(found, int) else printable(json.dumps(found, ensure_ascii=False))[:40]
+
+
 def _source(name: str, checkpoint: Mapping[str, Any]) -> dict[str, str]:
     size = checkpoint.get("size")
+    if "lsn" in checkpoint:
+        return _database(name, checkpoint)
     return {
         "SOURCE": name,
         "LINES": f"{checkpoint.get('lines', 0):,}",
-        "OFFSET": f"{checkpoint.get('offset', 0):,}" + (f" of {size:,}" if size is not None else ""),
+        "OFFSET": _position(checkpoint) + (f" of {size:,}" if size is not None else ""),
         "DONE": "yes" if checkpoint.get("done") else "no",
     }
+
+
+def _database(name: str, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    from shared.database.replication import lsn_text
+
+    snapshot = checkpoint.get("snapshot")
+    rows = f"{snapshot.get('rows', 0):,} so far" if snapshot else "-"
+    return {"SOURCE": name, "LINES": rows, "OFFSET": lsn_text(checkpoint["lsn"]), "DONE": "-"}
 
 
 def _duration(seconds: int) -> str:

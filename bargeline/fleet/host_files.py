@@ -16,7 +16,15 @@ from shared.pipeline import load_pipeline
 from shared.settings import Settings, load_settings, read_environment_file
 
 Say = Callable[[str], None]
-SECRETS = ("REDIS_URL", "REDIS_PASSWORD", "DATABASE_URL")
+#: Settings that hold a password, or are one.
+SECRETS = (
+    "REDIS_URL",
+    "REDIS_PASSWORD",
+    "DATABASE_URL",
+    "INGEST_CDC_URL",
+    "INGEST_HTTP_TOKENS",
+    "INGEST_WEBHOOK_SECRETS",
+)
 
 
 def write_host(host: Host, counts: Mapping[str, int], say: Say, *, overwrite: bool) -> None:
@@ -101,7 +109,7 @@ def _settings(host: Host, account: pwd.struct_passwd, *, reads_files: bool) -> S
             refuse_stdin(settings)
             if "CONSUMER_NAME" in variables:
                 raise ConfigurationError("CONSUMER_NAME is of one worker: each program's file sets its own.")
-            if reads_files and not settings.ingest_path:
+            if reads_files and settings.ingest_source == "file" and not settings.ingest_path:
                 raise ConfigurationError("INGEST_PATH is not set: name the files to read, or render --ingest 0.")
         except ConfigurationError as error:
             raise ConfigurationError(f"{host.env_file}: {error}") from None
@@ -131,7 +139,7 @@ def _secrets(host: Host, variables: Mapping[str, str]) -> Iterator[tuple[Path, b
 
 
 def _has_password(name: str, value: str) -> bool:
-    return bool(value if name == "REDIS_PASSWORD" else urlsplit(value.strip()).password)
+    return bool(urlsplit(value.strip()).password if name.endswith("_URL") else value)
 
 
 def _may_read(account: pwd.struct_passwd, path: Path) -> bool:

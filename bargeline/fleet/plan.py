@@ -185,8 +185,8 @@ def _source(plan: Plan, paths: Paths) -> dict[str, str]:
     # A single line would be split at its spaces.
     inbox = {"INGEST_SOURCE": "file", "INGEST_PATH": f"{pattern}\n{pattern}" if " " in pattern else pattern}
     chosen = inbox.keys() & plan.environment.keys()
-    watch = {} if plan.settings.ingest_follow else {"INGEST_WATCH": "true"}
-    return {**({} if chosen else inbox), **watch}
+    files = plan.settings.ingest_source == "file" and not plan.settings.ingest_follow
+    return {**({} if chosen else inbox), **({"INGEST_WATCH": "true"} if files else {})}
 
 
 def _environment(settings: Settings, directory: Path) -> dict[str, str]:
@@ -199,6 +199,9 @@ def _environment(settings: Settings, directory: Path) -> dict[str, str]:
     for name, embedded in zip(("REDIS_URL", "DATABASE_URL"), remembered_urls(settings.var), strict=True):
         if embedded is not None and environment.get(name) == embedded:
             del environment[name]
+            # What `bargeline env` gives besides; the URL wins over it.
+            for part in ("REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD") if name == "REDIS_URL" else ():
+                environment.pop(part, None)
     folder = directory / Path(settings.pipeline).expanduser()
     if (folder / "pipeline.toml").is_file():
         environment["PIPELINE"] = str(folder)

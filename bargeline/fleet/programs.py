@@ -13,7 +13,7 @@ from pathlib import Path
 from bargeline.embedded.servers import Server
 from shared.errors import ConfigurationError
 from shared.run import DRAIN_SECONDS
-from shared.settings import Settings
+from shared.settings import ENDLESS_SOURCES, Settings
 from shared.topology import KINDS
 
 #: What a worker needs after its drain to settle, give its lease back and end, on a machine that is busy.
@@ -96,8 +96,10 @@ def worker_stop_seconds(settings: Settings) -> int:
 
 
 def ends_by_itself(kind: str, settings: Settings) -> bool:
-    """Whether a worker of this kind ends, with 0, when it has read its files."""
-    return kind == "ingest" and not (settings.ingest_watch or settings.ingest_follow)
+    """Whether a worker of this kind ends, with 0, when it has read its files or its source has ended."""
+    if kind != "ingest" or settings.ingest_source in ENDLESS_SOURCES:
+        return False
+    return settings.ingest_source != "file" or not (settings.ingest_watch or settings.ingest_follow)
 
 
 def server_program(server: Server) -> Program:

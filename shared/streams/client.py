@@ -114,14 +114,14 @@ def digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
-    """A redis-py client with our time-outs; nothing is sent yet."""
+def connect(url: str, client_name: str = "bargeline", variable: str = "REDIS_URL") -> redis.Redis:
+    """A redis-py client with our time-outs; nothing is sent yet. ``variable`` named the server."""
     if url.partition("://")[0] not in _SCHEMES:
         raise ConfigurationError(
-            f"REDIS_URL={without_password(url)}: it has to begin with redis://, rediss:// or unix://."
+            f"{variable}={without_password(url)}: it has to begin with redis://, rediss:// or unix://."
         )
     if is_ambiguous(url):
-        raise ConfigurationError(f"REDIS_URL={without_password(url)}: it cannot be read. {ESCAPE_HINT}")
+        raise ConfigurationError(f"{variable}={without_password(url)}: it cannot be read. {ESCAPE_HINT}")
     try:
         client: redis.Redis = redis.Redis.from_url(
             url,
@@ -138,7 +138,7 @@ def connect(url: str, client_name: str = "bargeline") -> redis.Redis:
         client.connection_pool.make_connection()
     except (ValueError, TypeError):
         # The text of the error would quote the part that is wrong, such as the password.
-        raise ConfigurationError(f"REDIS_URL={without_password(url)}: it cannot be read. {ESCAPE_HINT}") from None
+        raise ConfigurationError(f"{variable}={without_password(url)}: it cannot be read. {ESCAPE_HINT}") from None
     # Replies as the server sends them: redis-py's parsing differs between a command and a transaction,
     # and costs more than reading an entry.
     client.response_callbacks.clear()

@@ -1,6 +1,7 @@
 """After Redis lost its checkpoints, running workers read their files again, to the same ids."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,26 @@ def test_generations_are_found_again_after_a_flush(tmp_path: Path, stored: Store
     start(tmp_path / "*.log*", **WAYS["follow"]).until_started()
     _until_read(stored, 15)
     assert stored.ids() == there
+
+
+def test_what_was_read_of_standard_input_is_not_dropped_at_the_end(
+    stored: Stored, start: Start, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR)
+    try:
+        mark = 200_000
+        stored.client.hset(stored.key("ledger"), "raw.added", mark)
+        worker = start(input_=pipe, INGEST_SOURCE="stdin").until_started()
+        os.write(descriptor, _lines(0, 1_600).encode())
+        until(lambda: worker.records(action="pressure"), what="the high-water mark")
+        worker.kill(signal.SIGTERM)
+        stored.client.hset(stored.key("ledger"), "raw.settled", mark)
+        assert worker.wait() == 0
+        assert stored.numbers() == list(range(1_600))
+    finally:
+        os.close(descriptor)
 
 
 def test_standard_input_goes_on_after_a_flush(tmp_path: Path, stored: Stored, start: Start) -> None:

@@ -92,6 +92,14 @@ def test_events_come_back_when_they_are_due_with_all_they_carry(client: Client) 
     assert protocol.counters(client)["retry.moved"] == 2
 
 
+def test_an_event_whose_values_may_be_text_comes_back_as_one(client: Client) -> None:
+    entry = suspect(client, 0, 1)
+    retries = [[*protocol.retry(0, 1), "x", 1], protocol.retry(1, 1)]
+    assert protocol.settle_raw(client, Outcome(entry, retries=retries)) == [True]
+    assert move(client, 5, protocol.entry_ids(client, client.topology.retry)) == 2
+    assert [one.text for one in protocol.read(client)] == [True, False]
+
+
 def test_of_two_janitors_one_moves(client: Client) -> None:
     ids = retried(client, 1, 1)
     assert [move(client, 5, ids) for _ in range(2)] == [2, 0]

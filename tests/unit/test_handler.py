@@ -143,6 +143,31 @@ def test_invalid_event_is_a_dead_letter_of_that_event_alone() -> None:
     assert letter["error"]["message"] == "one is refused"
 
 
+@pytest.mark.parametrize("text", [True, False])
+def test_values_that_may_be_text_are_so_again_when_they_are_tried_again_or_split(text: bool) -> None:
+    def fail(_event: AnyEvent) -> AnyEvent:
+        raise LookupError
+
+    class Counted(msgspec.Struct):
+        n: int
+
+    more: dict[str, Any] = {"x": 1} if text else {}
+    handler = _handler(fail, decode=_decoder(Counted))
+    lines = [_line(number, {"n": str(number) if text else number}) for number in range(2)]
+    entry = _entry(*lines, **more)
+    foreign = Entry("7-1", {b"payload": b'{"n":"1"}'})
+    again = [*handle(handler, entry).retries, *singles(handler, entry)]
+    assert len(again) == 4
+    if text:
+        again += handle(handler, foreign).retries
+        assert len(again) == 5
+    for fields in again:
+        assert dict(zip(fields[::2], fields[1::2], strict=True)).get("x") == (1 if text else None)
+    if not text:
+        wrong = handle(handler, _entry(*lines, _line(2, {"n": "2"})))
+        assert (len(wrong.retries), len(wrong.dead)) == (2, 1)
+
+
 def test_an_exception_retries_the_original_bytes_until_attempts_are_used_up() -> None:
     def fail(event: AnyEvent) -> AnyEvent:
         event.data["n"] = -1

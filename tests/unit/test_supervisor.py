@@ -150,6 +150,18 @@ def test_ingest_watches_the_inbox_unless_told_otherwise(paths: Paths) -> None:
     text = render(once, paths.logs)
     assert "\nautorestart = unexpected\n" in text
     assert "\nstartsecs = 0\n" in text
+    for source, ends in [("pubsub", False), ("generator", True), ("feed:read", True)]:
+        program = worker_program("ingest-01", plan_of({"INGEST_SOURCE": source}), paths, {})
+        assert not {"INGEST_PATH", "INGEST_WATCH"} & program.environment.keys()
+        assert program.ends is ends
+
+
+def test_what_env_prints_of_the_embedded_redis_is_not_taken_for_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "redis://127.0.0.1:7000/0"
+    monkeypatch.setattr("bargeline.fleet.plan.remembered_urls", lambda _: (url, None))
+    printed = {"REDIS_URL": url, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": "7000"}
+    assert not plan_of(printed).environment.keys() & printed.keys()
+    assert plan_of({**printed, "REDIS_URL": ""}).brings_redis
 
 
 def test_a_supervised_worker_has_no_standard_input() -> None:

@@ -9,7 +9,7 @@ import structlog
 from shared import events
 from shared.codec import Codec
 from shared.entries import Fields, batch_fields
-from shared.errors import BargelineError
+from shared.errors import BargelineError, Stopped
 from shared.run import Runtime
 from shared.streams import Added, Full, Stale, add, confirm
 from shared.streams.inspect import memory_ratio
@@ -53,11 +53,15 @@ class Sender:
         self._unconfirmed: list[Addition] = []
         self.stored = stored
 
-    def send(self, count: int, body: bytes, new: str, dead: list[Fields]) -> None:
-        """Add a batch and move the checkpoint to ``new``. Raises StaleSource, Stopped."""
+    def send(self, count: int, body: bytes, new: str, dead: list[Fields], *, text: bool = False) -> None:
+        """Add a batch and move the checkpoint to ``new``; ``text`` as in ``Entry``. Raises StaleSource, Stopped."""
         now_ms = int(events.now().timestamp() * 1000)
-        fields = batch_fields(body, count, now_ms, codec(self._runtime).name)
-        memory_gate(self._runtime).wait()
+        fields = batch_fields(body, count, now_ms, codec(self._runtime).name, text=text)
+        try:
+            memory_gate(self._runtime).wait()
+        except Stopped:
+            if self._replayable:
+                raise
         self._add(Addition(self.stored, new, count, fields, dead))
 
     def _add(self, one: Addition) -> None:
@@ -75,8 +79,8 @@ class Sender:
                 dead=one.dead,
             )
 
-        # What is in hand can be read again: nothing to hold on to when asked to stop.
-        reply = runtime.until_accepted(send)
+        # What can be read again is nothing to hold on to when asked to stop.
+        reply = runtime.until_accepted(send, None if self._replayable else _hold)
         # A reply that got lost: the batch is in, and the checkpoint says so.
         if isinstance(reply, Stale) and reply.checkpoint != one.new:
             if reply.checkpoint or self._replayable:
@@ -108,6 +112,10 @@ class Sender:
                 self._add(one)
 
 
+def _hold() -> None:
+    """What cannot be read again stays in hand for as long as a process has to end; nobody else has to know."""
+
+
 class MemoryGate:
     """Keeps ingest from filling Redis: measured, at most once a second; no halt where there is no `maxmemory`."""
 
@@ -115,14 +123,24 @@ class MemoryGate:
         self._runtime = runtime
         self._measured_at = float("-inf")
 
+    def above(self) -> float | None:
+        """The share of its limit that the server uses, if that is more than INGEST_MEMORY_RATIO.
+
+        Raises TransientError.
+        """
+        runtime = self._runtime
+        if time.monotonic() - self._measured_at < _MEMORY_SECONDS:
+            return None
+        ratio = memory_ratio(runtime.client)
+        if ratio is not None and ratio > runtime.settings.ingest_memory_ratio:
+            return ratio
+        self._measured_at = time.monotonic()
+        return None
+
     def wait(self) -> None:
         """Wait while the server uses more than INGEST_MEMORY_RATIO of its limit. Raises Stopped."""
         runtime = self._runtime
-        if time.monotonic() - self._measured_at < _MEMORY_SECONDS:
-            return
-        while (ratio := runtime.hold(lambda: memory_ratio(runtime.client))) is not None:
-            if ratio <= runtime.settings.ingest_memory_ratio:
-                break
+        while (ratio := runtime.hold(self.above)) is not None:
             if not runtime.pressure:
                 runtime.pressure = True
                 log.warning(
@@ -131,7 +149,6 @@ class MemoryGate:
             runtime.beat()
             runtime.stop.wait(_MEMORY_SECONDS)
             runtime.check_stop()
-        self._measured_at = time.monotonic()
 
 
 @functools.cache

@@ -53,6 +53,7 @@ class Carrier:
     ) -> None:
         self._runtime = runtime
         self._maker = maker
+        self._replayable = replayable
         self._sender = Sender(runtime, source, stored, replayable=replayable)
         self.latest = Checkpoint()
         self.events = 0
@@ -108,7 +109,8 @@ class Carrier:
         try:
             for batch in batches:
                 self._runtime.beat()
-                self._runtime.check_stop()
+                if self._replayable:
+                    self._runtime.check_stop()
                 self._add(batch)
             self._sender.confirm()
         finally:

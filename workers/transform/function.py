@@ -1,15 +1,12 @@
 """Finding the user's function and model: in the pipeline's folder first, then on PYTHONPATH."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import msgspec
 import pydantic
 
+from shared import user_code
 from shared.errors import ConfigurationError, InvalidEvent
 from shared.events import AnyEvent, Event
 from shared.pipeline import Pipeline
@@ -69,32 +66,5 @@ def _pydantic_decoder(model: type[pydantic.BaseModel]) -> Decode:
 
 
 def _load(pipeline: Pipeline, reference: str, what: str) -> Any:
-    module_name, _, name = reference.partition(":")
     where = f"{pipeline.folder / 'pipeline.toml'}: [transform] {what} {reference!r}"
-    try:
-        module = _module(pipeline, module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"{where}: no module {error.name!r} in {pipeline.folder} or on PYTHONPATH.") from error
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(
-            f"{where}: importing {module_name!r} failed: {type(error).__name__}: {error}."
-        ) from error
-    if not hasattr(module, name):
-        raise ConfigurationError(f"{where}: module {module_name!r} ({module.__file__}) has no {name!r}.")
-    return getattr(module, name)
-
-
-def _module(pipeline: Pipeline, name: str) -> ModuleType:
-    path = pipeline.folder.joinpath(*name.split(".")).with_suffix(".py")
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        return importlib.import_module(name)
-    # The module's own imports of its neighbours work as well.
-    if str(pipeline.folder) not in sys.path:
-        sys.path.insert(0, str(pipeline.folder))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return user_code.load(pipeline.folder, reference, where)

@@ -61,7 +61,7 @@ def handle(handler: Handler, entry: Entry) -> Outcome:
     makes it wait for another attempt, up to ``max_attempts``.
     """
     outcome = Outcome(entry)
-    strict = not entry.foreign
+    strict = not entry.text
     try:
         body = body_of(entry, handler.stream, handler.attributes)
         decoded = _decode_all(handler, body, entry.events, strict=strict) or _decode_halves(
@@ -277,7 +277,7 @@ def _retry(handler: Handler, entry: Entry, line: bytes, attempt: int, history: l
     delay = delays[min(attempt, len(delays)) - 1]
     due = int(events.now().timestamp() * 1000 + delay * 1000)
     fields: Fields = ["due", due, "v", VERSION, "c", "json", "d", line + b"\n", "t", entry.accepted_ms]
-    return [*fields, "a", attempt, "h", msgspec.json.encode(history)]
+    return [*fields, "a", attempt, "h", msgspec.json.encode(history), *_text(entry)]
 
 
 def undecodable(handler: Handler, entry: Entry, error: InvalidEvent) -> list[Fields]:
@@ -315,4 +315,9 @@ def singles(handler: Handler, entry: Entry) -> list[Fields]:
     fields: Fields = ["v", VERSION, "n", 1, "c", "json"]
     attempt: Fields = ["a", entry.attempt] if entry.attempt else []
     lines = lines_of(entry, handler.stream, handler.attributes)
-    return [[*fields, "d", line + b"\n", "t", entry.accepted_ms, *attempt] for line in lines]
+    return [[*fields, "d", line + b"\n", "t", entry.accepted_ms, *attempt, *_text(entry)] for line in lines]
+
+
+def _text(entry: Entry) -> Fields:
+    """What says of the events of an entry that their values may be text."""
+    return ["x", 1] if entry.text else []

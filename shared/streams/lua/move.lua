@@ -9,8 +9,10 @@ for i = 2, #ARGV do
   if fields and tonumber(fields['due']) <= now_ms and call('XDEL', RETRY, ARGV[i]) == 1 then
     ensure_epoch()
     count('retry.moved', 1)
-    add('raw', 1, { 'v', fields['v'], 'n', '1', 'c', fields['c'], 'd', fields['d'], 't', fields['t'],
-      'a', fields['a'], 'h', fields['h'] })
+    local moved_fields = { 'v', fields['v'], 'n', '1', 'c', fields['c'], 'd', fields['d'], 't', fields['t'],
+      'a', fields['a'], 'h', fields['h'] }
+    if fields['x'] then table.insert(moved_fields, 'x'); table.insert(moved_fields, fields['x']) end
+    add('raw', 1, moved_fields)
     moved = moved + 1
   end
 end
