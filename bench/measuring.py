@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from bench import growth, idle, latency, machine, recovery, rolling, selfcheck, sizes
+from bench import growth, http, idle, latency, machine, recovery, rolling, selfcheck, sizes
 from bench.contenders import CONTENDERS
 from bench.ground import Ground, ground, part, reset, rows, server_versions
 from bench.result import Result, Run
@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     #: Workers of a kind in the rolling restarts: with one of each, nothing is loaded while it is away.
     rolling_workers: Sequence[int] = (1, 2)
     idle_seconds: float = idle.SECONDS
+    http_seconds: float = http.SECONDS
     full: bool = False
 
 
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Any]] = {
     "recovery": lambda place, plan: [_told(place, recovery.measure, *case) for case in plan.kills],
     "rolling": lambda place, plan: [_told(place, rolling.measure, workers) for workers in plan.rolling_workers],
     "idle": lambda place, plan: _told(place, idle.measure, plan.idle_seconds),
+    "http": lambda place, plan: _told(place, http.measure, plan.http_seconds),
     "sizes": lambda place, _plan: _told(place, sizes.measure),
 }
 

@@ -12,8 +12,8 @@ METHOD = Path(__file__).parent / "README.md"
 
 
 def readme(result: Result) -> str:
-    """Who did how many events, and what was asked for."""
-    return _page(tables.rounds(result), tables.targets(result), tables.footnote(result))
+    """Who did how many events, what the source http takes, and what was asked for."""
+    return _page(tables.rounds(result), tables.http(result), tables.targets(result), tables.footnote(result))
 
 
 def capacity(result: Result) -> str:
@@ -21,6 +21,7 @@ def capacity(result: Result) -> str:
     return _page(
         tables.needs(result),
         tables.latency(result),
+        tables.http(result),
         tables.recovery(result),
         tables.rolling(result.rolling),
         tables.footnote(result),
@@ -48,6 +49,7 @@ def everything(result: Result) -> str:
         tables.check(result.checks),
         tables.needs(result),
         tables.latency(result),
+        tables.http(result),
         tables.recovery(result),
         tables.rolling(result.rolling),
         *more,

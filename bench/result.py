@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from bench.growth import Growth
+from bench.http import Http
 from bench.idle import Idle
 from bench.latency import Latency
 from bench.recovery import Recovery
@@ -42,6 +43,7 @@ class Result(msgspec.Struct, frozen=True):
     recovery: list[Recovery]
     rolling: list[Rolling]
     idle: Idle
+    http: Http
     sizes: Sizes
     growth: Growth | None = None
 

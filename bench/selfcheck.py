@@ -82,8 +82,9 @@ def checked(ground: Ground, measure: Callable[[Ground], Measured]) -> tuple[Meas
 
 
 def medians(checks: Sequence[SelfCheck]) -> dict[str, float]:
-    """Each quotient's median over the runs."""
-    return {name: statistics.median(check.ratios[name] for check in checks) for name in checks[0].ratios}
+    """Each quotient's median over the runs; none where the floor did not run."""
+    names = checks[0].ratios if checks else ()
+    return {name: statistics.median(check.ratios[name] for check in checks) for name in names}
 
 
 def failures(checks: Sequence[SelfCheck]) -> list[str]:

@@ -110,6 +110,23 @@ def latency(result: Result) -> list[str]:
     return [*_table(("accepted to committed, ms", "p50", "p99", "p99.9"), rows), *(["", *reached] if reached else [])]
 
 
+def http(result: Result) -> list[str]:
+    """The source http under load."""
+    found = result.http
+    head = (f"`POST /events`, {found.connections} connections, an event each", "requests/s", "p50", "p99")
+    return _table(
+        head,
+        [
+            (
+                "answered when it is in Redis",
+                found.per_second,
+                f"{figure(found.p50_ms)} ms",
+                f"{figure(found.p99_ms)} ms",
+            )
+        ],
+    )
+
+
 def recovery(result: Result) -> list[str]:
     """Pauses after a kill."""
     rows = [
