@@ -8,7 +8,7 @@ GRANT SELECT, INSERT, UPDATE ON load_totals, epochs TO bargeline_loader;
 GRANT SELECT ON bargeline_migrations TO bargeline_loader;
 GRANT SELECT ON load_ledger, load_totals, epochs, bargeline_migrations TO bargeline_reporter;
 
--- Each [[table]]: COPY needs INSERT; CREATE TEMPORARY TABLE … LIKE and RETURNING need SELECT.
+-- Each [[table]]: COPY needs INSERT; CREATE TEMPORARY TABLE … LIKE and RETURNING need SELECT; mode "upsert" UPDATE as well.
 GRANT SELECT, INSERT ON clicks TO bargeline_loader;
 
 -- Each [[rollup]]: INSERT … ON CONFLICT DO UPDATE.

@@ -29,19 +29,20 @@ def make_pipeline(
     folder: Path,
     name: str,
     *,
+    shipped: str = "clickstream",
     transform: str | None = None,
     edits: Mapping[str, str] | None = None,
     append: str = "",
 ) -> Path:
-    """Copy the clickstream pipeline into ``folder`` under another name; returns ``folder``.
+    """Copy a pipeline that is shipped into ``folder`` under another name; returns ``folder``.
 
     ``transform`` is the text of another ``transform.py``. ``edits`` replaces pieces of ``pipeline.toml``, each of
     which has to be there; ``append`` goes to its end.
     """
-    shutil.copytree(shipped_pipelines() / "clickstream", folder, dirs_exist_ok=True)
+    shutil.copytree(shipped_pipelines() / shipped, folder, dirs_exist_ok=True)
     path = folder / "pipeline.toml"
     text = path.read_text()
-    for old, new in {'name = "clickstream"': f'name = "{name}"', **(edits or {})}.items():
+    for old, new in {f'name = "{shipped}"': f'name = "{name}"', **(edits or {})}.items():
         assert old in text, f"pipeline.toml holds no {old!r}"
         text = text.replace(old, new, 1)
     path.write_text(text + append)
