@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV ?= uv
 ARGS ?=
 # Most tests wait for something, so more of them run side by side than there are cores.
+# In their order: those of whole fleets, which take longest, first.
 JOBS ?= 3
 
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check
@@ -28,7 +29,7 @@ status: .venv/.run-stamp ## show the processes of the fleet
 	@.venv/bin/bargeline status $(ARGS)
 
 test: .venv/.dev-stamp ## run the tests on real servers, e.g. make test ARGS="tests/unit -x"
-	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/.dev-stamp ## run the corners of the fleet that `make test` leaves out (some minutes)
 	@.venv/bin/python -m pytest -m slow -n $(JOBS) $(ARGS)

@@ -21,6 +21,7 @@ READ_BY = {
     "redis_host": _ALL,
     "redis_port": _ALL,
     "redis_password": _ALL,
+    "redis_channel_name": "ingest",
     "database_url": "loader, janitor, command",
     "pipeline": _ALL,
     "consumer_name": _WORKERS,
@@ -36,6 +37,9 @@ READ_BY = {
 }
 #: Settings of one kind of worker that the command looks at as well.
 COMMAND_TOO = {
+    "ingest_cdc_publication",
+    "ingest_cdc_slot",
+    "ingest_cdc_url",
     "ingest_durability",
     "ingest_follow",
     "ingest_max_event_bytes",

@@ -67,6 +67,9 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "How long a group has kept the stream from being trimmed",
         ("pipeline", "group"),
     ),
+    # Of INGEST_SOURCE=cdc. A slot that nobody reads holds back WAL until the source's disk is full.
+    "cdc_slot_retained_bytes": ("WAL that the source server keeps for the slot", ("pipeline", "slot")),
+    "cdc_behind_seconds": ("Age of the oldest change that was not carried yet", ("pipeline", "slot")),
     "redis_memory_ratio": ("Used memory of the server as a share of its limit", ("pipeline",)),
     "build_info": ("Always 1; the labels tell what runs", ("pipeline", "kind", "version", "python")),
 }
@@ -83,6 +86,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "events": ("Events by what became of them", ("pipeline", "stage", "outcome")),
     "reclaimed_entries": ("Entries taken from consumers that are gone", ("pipeline", "stage")),
     "incidents": ("Things that should not happen, by kind", ("pipeline", "kind")),
+    # Of the source http; `other` stands for all paths that it does not have.
+    "http_requests": ("Requests by path and status", ("pipeline", "path", "status")),
+    # A rise is a wrong secret after its rotation, or somebody who tries.
+    "refused_deliveries": ("Deliveries to a webhook that were not verified", ("pipeline", "webhook", "reason")),
 }
 
 Outcome = Literal["accepted", "mapped", "filtered", "retried", "dead", "loaded", "duplicate", "unrouted", "lost"]
@@ -101,10 +108,15 @@ Incident = Literal[
     "epoch_ended",
     "group_missing",
     "lost",
+    "messages_dropped",  # of pub/sub, where the stream was full or Redis away for too long
     "repaired",
     "settled_before",  # by somebody else
+    "source_gap",  # changes of a database that its slot had forgotten before they were in Redis
     "stream_deleted",
+    "subscription_lost",  # to pub/sub: what was published until it was there again is gone
 ]
+
+Refusal = Literal["missing", "mismatch", "stale", "truncated"]
 
 #: From 100 µs to 100 s: a batch of one event on loopback, and a transaction that waits for a slow disk.
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
@@ -115,10 +127,14 @@ HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "batch_seconds": ("Time of one step, from entries in hand to settlement", _SECONDS),
     "batch_events": ("Events of one step", _EVENTS),
     "event_latency_seconds": ("From accepted to committed, of the oldest event of each entry", _SECONDS),
+    "http_request_seconds": ("From the head of a request to its answer, of the source http", _SECONDS),
 }
 
 #: Which of them a process of each kind has.
-OBSERVED = {"transform": ("batch_seconds", "batch_events"), "loader": tuple(HISTOGRAMS)}
+OBSERVED = {
+    "transform": ("batch_seconds", "batch_events"),
+    "loader": ("batch_seconds", "batch_events", "event_latency_seconds"),
+}
 
 
 @dataclass(frozen=True)
@@ -178,6 +194,8 @@ class Metrics:
             name: Histogram(f"bargeline_{name}", text, ("pipeline", "stage"), buckets=buckets, registry=self.registry)
             for name, (text, buckets) in HISTOGRAMS.items()
         }
+        #: By path and status: finding a series by its labels takes longer than counting.
+        self._requests: dict[tuple[str, int], Counter] = {}
         self._begin_at_0()
 
     def _begin_at_0(self) -> None:
@@ -210,6 +228,30 @@ class Metrics:
         """Count entries moved from consumers that are gone."""
         if entries:
             self._counters["reclaimed_entries"].labels(self.labels[0], stage).inc(entries)
+
+    def expect_requests(self, paths: Iterable[str], webhooks: Iterable[str]) -> None:
+        """Export what is counted of these paths and webhooks from the start, like all else."""
+        pipeline, stage = self.labels
+        self._request_seconds = self._histograms["http_request_seconds"].labels(pipeline, stage)
+        for path in paths:
+            self._counters["http_requests"].labels(pipeline, path, "202")
+        for webhook in webhooks:
+            for reason in get_args(Refusal):
+                self._counters["refused_deliveries"].labels(pipeline, webhook, reason)
+
+    def request(self, path: str, status: int, seconds: float) -> None:
+        """Note a request that was answered."""
+        found = self._requests.get((path, status))
+        if found is None:
+            found = self._requests[path, status] = self._counters["http_requests"].labels(
+                self.labels[0], path, str(status)
+            )
+        found.inc()
+        self._request_seconds.observe(seconds)
+
+    def refused(self, webhook: str, reason: Refusal) -> None:
+        """Count a delivery that could not be verified."""
+        self._counters["refused_deliveries"].labels(self.labels[0], webhook, reason).inc()
 
     def incident(self, kind: Incident, count: int = 1) -> None:
         """Count something that should not happen."""

@@ -32,6 +32,7 @@ def test_a_small_measurement() -> None:
         kills=(("loader", 1),),
         rolling_workers=(1,),
         idle_seconds=0.5,
+        http_seconds=0.5,
     )
     result = measuring.measure(plan)
     assert [run.contender for run in result.runs] == list(CONTENDERS)
@@ -48,6 +49,8 @@ def test_a_small_measurement() -> None:
     (restarted,) = result.rolling
     assert (restarted.workers, restarted.restarts) == (1, 4)
     assert restarted.longest_pause_seconds > restarted.calm_pause_seconds > 0
+    assert result.http.requests > 0
+    assert 0 < result.http.p50_ms <= result.http.p99_ms
     assert 0 < result.sizes.raw_bytes["zstd"] < result.sizes.raw_bytes["json"]
     page = report.everything(result)
     assert all(target.name in page for target in TARGETS)

@@ -1,6 +1,7 @@
 """The documentation's commands, run as they stand in a copy of the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.documents import PAGES, ROOT, blocks
 from tests.folders import open_folder
 
 RUN = [page for page in PAGES if any(not block.kind for block in blocks(page))]
+_PROGRAMS = ("curl", "openssl")
 _LEFT_BEHIND = shutil.ignore_patterns(".venv*", ".git", "var", "results", "__pycache__", ".*_cache", ".hypothesis")
 SECONDS = 120
 
@@ -33,6 +36,13 @@ def folder() -> Iterator[Path]:
                 _run("bargeline down --delete-data", copy, BARGELINE_VAR=str(fleet))
 
 
+def _with_programs(page: Path) -> ParameterSet:
+    """A page, with a mark for each program that its commands need."""
+    text = "\n".join(block.text for block in blocks(page) if not block.kind)
+    needed = [name for name in _PROGRAMS if re.search(rf"\b{name} ", text)]
+    return pytest.param(page, marks=[pytest.mark.needs_program(name) for name in needed])
+
+
 def _run(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{folder}/.venv/bin:{os.environ['PATH']}", "HOME": str(folder.parent), **more}
     return subprocess.run(
@@ -49,7 +59,7 @@ def _run(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(2 * SECONDS)
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [_with_programs(page) for page in RUN], ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
     # Each command is printed before it runs: a failure shows which one it was.
     script = "set -x\n" + "\n".join(block.text for block in blocks(page) if not block.kind)

@@ -1,5 +1,6 @@
 """What most tests of workers and commands start from: a pipeline of their own, and a look at its partition."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from shared.streams import Client
 from shared.topology import Topology
 from tests import workers
+from tests.changes import SILENCE_SECONDS, Cdc, SourceDatabase, source_database, source_server
 
 
 @pytest.fixture
@@ -24,3 +26,28 @@ def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
     made = Client(redis_url, Topology(pipeline_name))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def source_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL whose changes can be read; it gives up readers that are silent for SILENCE_SECONDS."""
+    with source_server(tmp_path_factory.mktemp("source"), wal_sender_timeout=f"{SILENCE_SECONDS}s") as url:
+        yield url
+
+
+@pytest.fixture
+def source(source_server_url: str, pipeline_name: str) -> Iterator[SourceDatabase]:
+    """This test's own database there."""
+    with source_database(source_server_url, pipeline_name) as made:
+        yield made
+
+
+@pytest.fixture
+def cdc(redis_url: str, pipeline_name: str, tmp_path: Path, source: SourceDatabase) -> Iterator[Cdc]:
+    """The pipeline that reads it; workers that still run are ended afterwards."""
+    made = Cdc(workers.make_pipeline(tmp_path / "cdc", pipeline_name), redis_url, source)
+    yield made
+    workers.end(*made.started)
+    for worker in made.started:
+        # Shown if the test failed.
+        sys.stdout.write(f"--- log of {worker}:\n{worker.log_text()[-4_000:]}\n")

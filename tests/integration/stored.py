@@ -1,6 +1,6 @@
 """What the tests of ingest share: a look at what it left in Redis, and starting it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,11 @@ class Stored:
         return f"{{{self.name}}}:{suffix}"
 
     def events(self) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(line) for entry in self.entries() for line in lines_of(entry, "", _NO_ATTRIBUTES)]
+        return self.decoded(self.entries())
+
+    @staticmethod
+    def decoded(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(line) for entry in entries for line in lines_of(entry, "", _NO_ATTRIBUTES)]
 
     def entries(self) -> list[Entry]:
         """Everything in the raw stream."""

@@ -176,6 +176,8 @@ EVENTS = [
 
 _FOREIGN = gauge("trim_blocked_seconds", group="audit")
 _MEMORY = gauge("redis_memory_ratio")
+_SLOT = gauge("cdc_slot_retained_bytes", IN, slot="s")
+_OF_SLOT = {"pipeline": "p", "slot": "s"}
 _AUDIT = {"pipeline": "p", "group": "audit"}
 _STARTED = f"process_start_time_seconds{{{TF}}}"
 _FLAPPER = {"job": "bargeline", "kind": "transform", "instance": "tf-1"}
@@ -204,6 +206,11 @@ SURROUNDINGS = [
     Case("BargelineRedisMemory", "critical", "nine tenths", "3m", {_MEMORY: "0.9x20"}, PIPELINE),
     Case("BargelineRedisMemory", "warning", "half", "3m", {_MEMORY: "0.5x20"}),
     Case("BargelineRedisMemory", "critical", "three quarters", "3m", {_MEMORY: "0.75x20"}),
+    Case("BargelineSlotGrowth", "warning", "two GiB", "7m", {_SLOT: "2147483648x60"}, _OF_SLOT,
+         "p: slot s holds back 2GiB of WAL"),
+    Case("BargelineSlotGrowth", "critical", "twenty GiB", "7m", {_SLOT: "21474836480x60"}, _OF_SLOT),
+    Case("BargelineSlotGrowth", "warning", "for two minutes", "7m", {_SLOT: "0x12 2147483648x8 0x60"}),
+    Case("BargelineSlotGrowth", "critical", "two GiB", "7m", {_SLOT: "2147483648x60"}),
     Case("BargelineWorkerFlapping", "warning", "three times", "5m", {_STARTED: "1x3 2x3 3x3 4x20"}, _FLAPPER,
          "tf-1 was started 3 times within 15m"),
     Case("BargelineWorkerFlapping", "critical", "seven times", "6m", {_STARTED: "1 2 3 4 5 6 7 8x20"}, _FLAPPER),

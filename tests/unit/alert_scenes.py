@@ -28,6 +28,7 @@ def fleet(**changed: Series) -> Series:
         gauge("ledger_imbalance_events"): "0x130",
         gauge("dead_letter_events"): "12x130",
         gauge("redis_memory_ratio"): "0.2x130",
+        gauge("cdc_slot_retained_bytes", IN, slot="s"): "16777216x130",
         gauge("events_total", TF, stage="transform", outcome="mapped"): "5000x130",
         gauge("events_total", TF, stage="transform", outcome="retried"): "40x130",
         gauge("consumer_pending_entries", group="loader", consumer="ld-1"): "0x130",

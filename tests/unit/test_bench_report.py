@@ -8,6 +8,7 @@ import pytest
 
 from bench import report, result, tables, targets
 from bench.growth import Drain, Growth
+from bench.http import Http
 from bench.idle import Idle
 from bench.latency import Latency, percentile
 from bench.recovery import Recovery
@@ -50,6 +51,7 @@ def _result(grown: Growth | None = None) -> Result:
         recovery=[Recovery("loader", 1, 1.234, 4.5), Recovery("loader", 2, 0.05, 4.4)],
         rolling=[Rolling(1, 4, 9_000, 0.0123, 1.256), Rolling(2, 7, 9_000, 0.0123, 0.1)],
         idle=Idle(0.0199, {"ingest": 0.0199}),
+        http=Http(64, 100_000, 9_999.5, 5.25, 12.345),
         sizes=Sizes(100_000, {"default": 61.2, "json": 312.4}, 81, 455.1),
         growth=grown,
     )
@@ -106,6 +108,7 @@ def test_what_falls_short_is_said() -> None:
 
 def test_the_floor_is_checked_in_each_of_three_ways() -> None:
     assert failures([CHECK]) == []
+    assert failures([]) == [], "of a run without the floor there is nothing to say"
     broken = {
         "executed_seconds": "all commands ÷ the floor's own",
         "postgres_cpu_seconds": "PostgreSQL, CPU ÷ pg_stat_statements",
@@ -129,6 +132,13 @@ def test_latency_and_a_rate_that_was_not_taken() -> None:
     rows = tables.latency(_result())
     assert rows[2] == "| 2,000 events/s | 2.5 | 16 | 30 |"
     assert rows[-1] == "Asked for 20,000 events/s, 12,300 were taken."
+
+
+def test_http() -> None:
+    rows = tables.http(_result())
+    assert rows[0] == "| `POST /events`, 64 connections, an event each | requests/s | p50 | p99 |"
+    assert rows[2:] == ["| answered when it is in Redis | 10,000 | 5.25 ms | 12.3 ms |"]
+    assert "\n".join(rows) in report.readme(_result())
 
 
 def test_recovery() -> None:

@@ -85,7 +85,7 @@ def _carry(stream: Stream, path: Path, monkeypatch: pytest.MonkeyPatch, **settin
             client=None,
             beat=_nothing,
             check_stop=_nothing,
-            until_accepted=lambda operation: operation(),
+            until_accepted=lambda operation, _on_hold=None: operation(),
             metrics=SimpleNamespace(events=_nothing),
         ),
     )

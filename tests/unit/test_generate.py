@@ -4,12 +4,15 @@ import hashlib
 import itertools
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
-from shared.generate import DESKTOP_TIMEZONES, clicks, write_clicks
+from shared.generate import DESKTOP_TIMEZONES, HOT, block, clicks, orders, sensors, write_clicks
 
 FIELDS = [
     "click_id",
@@ -75,3 +78,51 @@ def test_spread_of_devices_and_timezones() -> None:
     assert len(timezones) > 45
     assert timezones & DESKTOP_TIMEZONES
     assert not mobile.keys() & DESKTOP_TIMEZONES
+
+
+def test_orders_are_new_or_later_states_of_orders_before() -> None:
+    latest: dict[int, dict[str, Any]] = {}
+    allowed = {"new": {"paid", "cancelled"}, "paid": {"shipped", "cancelled"}}
+    for order in orders(3, 5_000):
+        if before := latest.get(order["id"]):
+            assert order["state"] in allowed[before["state"]]
+            assert order["updated_at"] > before["updated_at"]
+            changed = ("state", "financial_status", "updated_at")
+            assert {**order, **{name: before[name] for name in changed}} == before
+        else:
+            assert order["state"] == "new"
+            total = sum(Decimal(item["price"]) * item["quantity"] for item in order["line_items"])
+            assert str(total) == order["total_price"]
+            assert 1 <= len(order["line_items"]) <= 4
+        latest[order["id"]] = order
+    assert {order["state"] for order in latest.values()} == {"new", "paid", "shipped", "cancelled"}
+    guests = sum("customer" not in order for order in latest.values())
+    assert 0.15 < guests / len(latest) < 0.25
+
+
+def test_readings_drift_and_a_few_are_far_too_hot() -> None:
+    readings = list(sensors(4, 20_000))
+    assert {tuple(map(type, reading.values())) for reading in readings} == {(str, float, float)}
+    assert len({reading["sensor_id"] for reading in readings}) == 24
+    hot = sum(reading["temp"] >= HOT for reading in readings)
+    assert 0.005 < hot / len(readings) < 0.02
+    usual = [reading for reading in readings if reading["temp"] < HOT]
+    assert max(reading["temp"] for reading in usual) <= 35
+    assert all(20 <= reading["humidity"] <= 90 for reading in readings)
+
+
+@pytest.mark.parametrize("kind", ["clicks", "orders", "sensors"])
+def test_blocks_differ_and_the_first_begins_like_the_kind_itself(kind: str) -> None:
+    make: Any = {"clicks": clicks, "orders": orders, "sensors": sensors}[kind]
+    assert list(itertools.islice(block(kind, 6, 0), 50)) == list(make(6, 50))
+    assert list(itertools.islice(block(kind, 6, 1), 50)) != list(itertools.islice(block(kind, 6, 0), 50))
+
+
+def test_the_bytes_of_orders_and_sensors_never_change() -> None:
+    encoded = msgspec.json.encode([list(orders(1, 500)), list(sensors(1, 500))])
+    assert hashlib.sha256(encoded).hexdigest() == "5117a5296211e3e2afc845bda770f06ae20f1df96a281ee59244f8b68608f987"
+
+
+def test_order_ids_do_not_repeat_from_block_to_block() -> None:
+    both = [{order["id"] for order in block("orders", 6, number)} for number in (0, 1)]
+    assert not both[0] & both[1]

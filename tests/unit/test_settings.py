@@ -1,15 +1,17 @@
 """Settings: what the environment may say, and what an error tells about it."""
 
 import errno
+import importlib
 from pathlib import Path
 
 import pytest
 
 from shared import database, settings, streams
 from shared.errors import BargelineError, ConfigurationError
-from shared.settings import VARIABLES, Settings, load_settings
+from shared.settings import ENDLESS_SOURCES, INGEST_SOURCES, VARIABLES, Settings, load_settings
 from shared.streams.client import connect
 from shared.topology import Topology
+from workers.ingest.__main__ import _MODULES
 
 SECRET = "s3cr3t-word"
 
@@ -80,6 +82,41 @@ def test_what_kubernetes_injects_is_ignored(name: str, value: str) -> None:
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}='{value}': "):
         load_settings({name: value})
+
+
+def test_each_source_that_may_be_named_has_a_module_with_a_start() -> None:
+    assert _MODULES.keys() == set(INGEST_SOURCES)
+    assert set(ENDLESS_SOURCES) < set(INGEST_SOURCES)
+    for name in _MODULES.values():
+        assert callable(importlib.import_module(f"workers.ingest.{name}").start)
+
+
+@pytest.mark.parametrize("value", [*INGEST_SOURCES, "feed:read", "my.feeds.till:read_all", "ünï:f"])
+def test_sources(value: str) -> None:
+    assert load_settings({"INGEST_SOURCE": value}).ingest_source == value
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [("pub-sub", " Did you mean pubsub?"), ("HTTP", " Did you mean http?"), ("files", " Did you mean file?"),
+     ("kafka", ""), ("a:b:c", ""), ("1a:b", ""), ("a:", ""), (":a", "")],
+)  # fmt: skip
+def test_what_is_no_source_names_those_there_are_and_the_nearest(value: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"INGEST_SOURCE": value})
+    assert str(caught.value) == (
+        f"INGEST_SOURCE={value!r}: it is one of {', '.join(INGEST_SOURCES)}, or a source of your own as "
+        f"module:callable.{hint}"
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["beginning", "latest", "0", "1763720000000-12", "2026-11-21", "2026-11-21T10:00:00Z"]
+)
+def test_where_a_source_may_begin(value: str) -> None:
+    assert load_settings({"INGEST_START": value}).ingest_start == value
+    with pytest.raises(ConfigurationError, match=r"INGEST_START='.*': it is beginning, latest, an entry's id"):
+        load_settings({"INGEST_START": f"{value}x"})
 
 
 def test_every_bad_value_is_named() -> None:

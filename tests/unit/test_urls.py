@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.urls import is_ambiguous, without_password
+from shared.urls import is_ambiguous, parts, without_password
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,17 @@ def test_the_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
 )
 def test_a_special_character_left_in_a_password_is_noticed(url: str, ambiguous: bool) -> None:
     assert is_ambiguous(url) is ambiguous
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("redis://h:1/0", {"REDIS_HOST": "h", "REDIS_PORT": "1"}),
+        ("redis://:a%2Fb@h", {"REDIS_HOST": "h", "REDIS_PORT": "6379", "REDIS_PASSWORD": "a/b"}),
+        ("redis://user:a@h:1", {}),
+        ("rediss://h:1", {}),
+        ("unix:///run/redis.sock", {}),
+    ],
+)
+def test_parts_of_a_url_for_programs_that_take_no_url(url: str, found: dict[str, str]) -> None:
+    assert parts(url) == found
