@@ -20,6 +20,7 @@ def doctor(pipeline: str | None, as_json: bool, reader: bool, ignored: tuple[str
 
     from bargeline.doctor.examine import examine, patient_of
     from bargeline.doctor.report import Report, text
+    from bargeline.doctor.source import CdcSource
     from bargeline.fleet.control import urls
     from bargeline.target import chosen_pipeline
     from shared.pipeline import load_pipeline
@@ -28,13 +29,19 @@ def doctor(pipeline: str | None, as_json: bool, reader: bool, ignored: tuple[str
 
     settings = load_settings()
     servers = urls(settings)
+    chosen = load_pipeline(pipeline or chosen_pipeline(settings))
+    cdc = None
+    if settings.ingest_cdc_url is not None:
+        names = settings.cdc_slot(chosen.name), settings.cdc_publication(chosen.name)
+        cdc = CdcSource(settings.require_cdc_url(), *names)
     patient = patient_of(
-        load_pipeline(pipeline or chosen_pipeline(settings)),
+        chosen,
         servers["REDIS_URL"],
         servers["DATABASE_URL"],
         reader=reader,
         foreign_idle_seconds=settings.janitor_foreign_idle_seconds,
         durability=settings.ingest_durability,
+        cdc=cdc,
     )
     try:
         found = examine(patient)

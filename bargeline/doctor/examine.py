@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bargeline.doctor import access, books, clocks, servers, streams
+from bargeline.doctor import access, books, clocks, servers, source, streams
 from bargeline.doctor.report import Check, Finding, Report, Verdict, conclude, unknown
+from bargeline.doctor.source import CdcSource, SourceFacts, read_source
 from bargeline.verdicts import group_verdicts
 from shared.accounting import balance
 from shared.database import Connection, reconnected, translated
@@ -38,6 +39,8 @@ class Patient:
     foreign_idle_seconds: float = 300
     #: INGEST_DURABILITY: what ingest waits for needs rights of its own.
     durability: str = "memory"
+    #: What INGEST_SOURCE=cdc reads, where it is set.
+    cdc: CdcSource | None = None
     failures: dict[str, BargelineError] = field(default_factory=dict)
     _connection: Connection | None = None
 
@@ -64,6 +67,12 @@ class Patient:
         return database_server.read_facts(self.connection)
 
     @cached_property
+    def source(self) -> SourceFacts:
+        """Facts of the source database."""
+        assert self.cdc is not None
+        return read_source(self.cdc)
+
+    @cached_property
     def streams(self) -> list[Stream]:
         """The streams that there are."""
         return [found for stage in STAGES if (found := stream(self.client, stage)) is not None]
@@ -84,7 +93,7 @@ def examine(patient: Patient) -> Report:
     """Make every check."""
     findings: list[Finding] = []
     checks: list[Check] = []
-    for server, name, check in CHECKS:
+    for server, name, check in (*CHECKS, *(SOURCE_CHECKS if patient.cdc else ())):
         verdict = _made(patient, server, name, check)
         findings += verdict.findings
         checks.append(conclude(name, verdict) if verdict.findings or verdict.good else Check(name, "unknown", "away"))
@@ -109,7 +118,7 @@ def _made(patient: Patient, server: str, name: str, check: Callable[[Patient], V
 def _away(patient: Patient, server: str, error: BargelineError) -> Verdict:
     patient.failures[server] = error
     away = isinstance(error, TransientError)
-    variable = {"redis": "REDIS_URL", "postgres": "DATABASE_URL"}[server]
+    variable = {"redis": "REDIS_URL", "postgres": "DATABASE_URL", "source": "INGEST_CDC_URL"}[server]
     return Verdict(
         "",
         [
@@ -278,6 +287,14 @@ CHECKS: tuple[tuple[str, str, Callable[[Patient], Verdict]], ...] = (
     ("postgres", "clocks", _postgres_clock),
 )
 
+#: The same for the database that changes are read from.
+SOURCE_CHECKS: tuple[tuple[str, str, Callable[[Patient], Verdict]], ...] = (
+    ("source", "source connection", lambda patient: Verdict(f"answers, database {patient.source.server.database}")),
+    ("source", "source server", lambda patient: source.decoding(patient.source)),
+    ("source", "source publication", lambda patient: source.publication(patient.source)),
+    ("source", "source slot", lambda patient: source.slot(patient.source)),
+)
+
 
 def patient_of(
     pipeline: Pipeline,
@@ -287,7 +304,8 @@ def patient_of(
     reader: bool = False,
     foreign_idle_seconds: float = 300,
     durability: str = "memory",
+    cdc: CdcSource | None = None,
 ) -> Patient:
     """A pipeline and its servers, not asked anything yet."""
     client = Client(redis_url, Topology(pipeline.name), "bargeline-doctor")
-    return Patient(pipeline, client, database_url, reader, foreign_idle_seconds, durability)
+    return Patient(pipeline, client, database_url, reader, foreign_idle_seconds, durability, cdc)

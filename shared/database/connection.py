@@ -1,8 +1,9 @@
 """Connections to PostgreSQL, and what its errors mean."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -13,6 +14,7 @@ from shared.urls import ESCAPE_HINT, is_ambiguous, without_password
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECT_TIMEOUT_SECONDS = 5
 _NAME_BYTES = 63
+_VARIABLE = "DATABASE_URL"
 #: A statement that waits longer for a lock fails, is held and tried again.
 LOCK_TIMEOUT_MS = 10_000
 #: SQLSTATE classes of a server that is away, overloaded, full or shutting down.
@@ -43,12 +45,19 @@ def application_name(instance: str, pipeline: str) -> str:
     return f"{instance} {pipeline}"
 
 
-def connect(url: str, name: str) -> Connection:
-    """Connect; raises TransientError when the server is away, ConfigurationError for a wrong URL, user or database."""
+def connect(
+    url: str, name: str, variable: str = _VARIABLE, session: Mapping[str, str] | None = None, **more: Any
+) -> Connection:
+    """Connect; raises TransientError when the server is away, ConfigurationError for a wrong URL, user or database.
+
+    ``variable`` is the setting that the URL comes from; ``session`` are more settings of the server for this
+    connection, ``more`` parameters of libpq.
+    """
     if not url.startswith(("postgresql://", "postgres://")):
-        raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it has to begin with postgresql://.")
-    _check_readable(url)
-    with translated(url):
+        raise ConfigurationError(f"{variable}={without_password(url)}: it has to begin with postgresql://.")
+    _check_readable(url, variable)
+    given = {"lock_timeout": LOCK_TIMEOUT_MS, "timezone": "UTC", **(session or {})}
+    with translated(url, variable):
         connection: Connection = psycopg.connect(
             url,
             autocommit=True,
@@ -59,7 +68,8 @@ def connect(url: str, name: str) -> Connection:
             keepalives_interval=5,
             keepalives_count=3,
             tcp_user_timeout=20_000,
-            options=f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
+            options=" ".join(f"-c {setting}={value}" for setting, value in given.items()),
+            **more,
         )
     return connection
 
@@ -69,7 +79,7 @@ def reconnected(connection: Connection | None, url: str, name: str) -> Connectio
     return connect(url, name) if connection is None or connection.closed else connection
 
 
-def _check_readable(url: str) -> None:
+def _check_readable(url: str, variable: str) -> None:
     """Raise ConfigurationError here: libpq's own text would quote the part it stumbles over, such as the password."""
     try:
         ports = str(conninfo_to_dict(url).get("port") or 0).split(",")
@@ -77,24 +87,24 @@ def _check_readable(url: str) -> None:
     except psycopg.ProgrammingError:
         readable = False
     if not readable:
-        raise ConfigurationError(f"DATABASE_URL={without_password(url)}: it cannot be read as a URL. {ESCAPE_HINT}")
+        raise ConfigurationError(f"{variable}={without_password(url)}: it cannot be read as a URL. {ESCAPE_HINT}")
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
+def translated(url: str, variable: str = _VARIABLE) -> Iterator[None]:
     """Turn errors of psycopg into TransientError, RowError, UniqueViolation or ConfigurationError."""
     try:
         yield
     except psycopg.Error as error:
-        raise _translate(url, error) from error
+        raise _translate(url, variable, error) from error
 
 
-def _translate(url: str, error: psycopg.Error) -> Exception:
+def _translate(url: str, variable: str, error: psycopg.Error) -> Exception:
     state = error.sqlstate
     text = str(error).strip() or type(error).__name__
     where = f"PostgreSQL at {without_password(url)}"
     if state is None:
-        return _without_sqlstate(where, text, error)
+        return _without_sqlstate(where, variable, text, error)
     if state == _UNIQUE_VIOLATION:
         return UniqueViolation(text, state)
     if state == "23514" and error.diag.constraint_name is None:
@@ -104,15 +114,16 @@ def _translate(url: str, error: psycopg.Error) -> Exception:
     if state.startswith(_TRANSIENT_CLASSES):
         return TransientError(f"{where}: {text}")
     if state.startswith(("28", "3D")):
-        return ConfigurationError(f"{where}: {text} Check user, password and database name in DATABASE_URL.")
+        return ConfigurationError(f"{where}: {text} Check user, password and database name in {variable}.")
     if state.startswith("42"):
-        return ConfigurationError(
-            f"{where}: {text} Check that the pipeline's tables match its file (`bargeline migrate`)."
+        hint = (
+            " Check that the pipeline's tables match its file (`bargeline migrate`)." if variable == _VARIABLE else ""
         )
+        return ConfigurationError(f"{where}: {text}{hint}")
     return BargelineError(f"{where}: {text} (SQLSTATE {state})")
 
 
-def _without_sqlstate(where: str, text: str, error: psycopg.Error) -> Exception:
+def _without_sqlstate(where: str, variable: str, text: str, error: psycopg.Error) -> Exception:
     # libpq reports a refused login without a SQLSTATE when it happens while connecting.
     final = (
         "password authentication failed",
@@ -124,14 +135,14 @@ def _without_sqlstate(where: str, text: str, error: psycopg.Error) -> Exception:
     )
     if isinstance(error, psycopg.OperationalError) and "certificate" in text:
         return ConfigurationError(
-            f"{where}: {text}. In DATABASE_URL sslrootcert has to name a file with the CA that issued the server's "
+            f"{where}: {text}. In {variable} sslrootcert has to name a file with the CA that issued the server's "
             "certificate, the host has to be one of its names (sslmode=verify-full), and sslcert and sslkey are needed "
             "where the server asks for a client certificate."
         )
     if isinstance(error, psycopg.OperationalError) and not any(part in text for part in final):
         return TransientError(f"{where}: {text}")
     if isinstance(error, psycopg.OperationalError | psycopg.ProgrammingError):
-        return ConfigurationError(f"{where}: {text}. Check DATABASE_URL.")
+        return ConfigurationError(f"{where}: {text}. Check {variable}.")
     if isinstance(error, psycopg.DataError):
         return RowError(text, "22000")
     return TransientError(f"{where}: {text}")
