@@ -1,13 +1,11 @@
 """A bounded buffer between a thread that reads a source and the main loop, which sends what is there."""
 
 import threading
-import time
 from typing import Generic, TypeVar
 
+from workers.ingest.pace import Pace
+
 T = TypeVar("T")
-#: What is taken right after something else waits so long for the rest of it: half the batches, and half the work of
-#: every process behind, at 2,000 events a second. What comes by itself never waits.
-_PACE_SECONDS = 0.002
 #: An item counts at least so many bytes, which it takes as an object anyway.
 _LEAST_BYTES = 512
 
@@ -20,7 +18,7 @@ class Buffer(Generic[T]):
         self._changed = threading.Condition()
         self._items: list[T] = []
         self._bytes = 0
-        self._next_take = 0.0
+        self._pace = Pace()
         #: No more items are taken in.
         self.closed = False
         #: The reader has put its last item.
@@ -49,13 +47,13 @@ class Buffer(Generic[T]):
 
     def take(self, seconds: float) -> list[T]:
         """All items, as soon as there are any; none after so long, or where none will come."""
-        time.sleep(max(self._next_take - time.monotonic(), 0))
+        self._pace.wait()
         with self._changed:
             self._changed.wait_for(lambda: self._items or self.ended, seconds)
             items, self._items, self._bytes = self._items, [], 0
             self._changed.notify_all()
         if items:
-            self._next_take = time.monotonic() + _PACE_SECONDS
+            self._pace.taken()
         return items
 
     def wait(self, seconds: float) -> bool:

@@ -21,11 +21,10 @@ from shared.streams import BLOCK_MS, GroupMissing, live_workers
 from shared.streams.elsewhere import ElsewhereStream
 from shared.topology import STAGES
 from workers.ingest.objects import Made, batches
+from workers.ingest.pace import Pace
 from workers.ingest.sender import Sender
 
 log = structlog.get_logger()
-#: A read right after another waits so long for the rest of it; what comes by itself never waits.
-_PACE_SECONDS = 0.002
 #: How often entries of consumers that are gone are looked for.
 _CLAIM_EVERY_SECONDS = 1.0
 #: With it an id comes after all others of its millisecond.
@@ -70,7 +69,7 @@ class Carrier:
         self._name = runtime.settings.ingest_source_name or key
         self._attributes = Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name)
         self._sender = Sender(runtime, "", "", replayable=True)
-        self._next_read = 0.0
+        self._pace = Pace()
         self._next_claim = 0.0
         #: Whether what this name holds already has been carried.
         self._resumed = False
@@ -110,9 +109,9 @@ class Carrier:
                 )
                 return taken
             self._next_claim = time.monotonic() + _CLAIM_EVERY_SECONDS
-        time.sleep(max(self._next_read - time.monotonic(), 0))
+        self._pace.wait()
         found = self._stream.read(count, BLOCK_MS)
-        self._next_read = time.monotonic() + _PACE_SECONDS
+        self._pace.taken()
         return found
 
     def _take_over(self, count: int) -> list[Entry]:
