@@ -3,7 +3,7 @@
 import hashlib
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -99,6 +99,22 @@ def batch_fields(lines: bytes, count: int, accepted_ms: int, codec: str = "json"
     """Fields of a record batch of NDJSON lines (each ends in a newline); ``text``: as ``Entry.text``."""
     fields: Fields = ["v", VERSION, "n", count, "c", codec, "d", compress(lines, codec), "t", accepted_ms]
     return [*fields, "x", 1] if text else fields
+
+
+def pieces(
+    lines: Iterable[bytes], most_events: int = MOST_EVENTS, most_bytes: int = MOST_BYTES
+) -> Iterator[list[bytes]]:
+    """Lines in as few pieces as fit, each for one entry; a line that is larger than that goes alone."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and (len(piece) == most_events or size + len(line) > most_bytes):
+            yield piece
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield piece
 
 
 def lines_of(entry: Entry, stream: str, attributes: Attributes) -> list[bytes]:

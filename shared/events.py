@@ -154,6 +154,16 @@ def parse_time(value: object) -> datetime:
         raise InvalidEvent(f"{value!r} is no time: {error}", "bad_time") from None
 
 
+def in_utc(value: object) -> datetime:
+    """A time as it is in UTC (one without a zone is in UTC already), or what ``parse_time`` makes of anything else.
+
+    Raises InvalidEvent, and OverflowError for a time that has none there.
+    """
+    if not isinstance(value, datetime):
+        return parse_time(value)
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+
+
 def find(data: Any, path: str) -> Any:
     """Value at a path into an object, or None.
 

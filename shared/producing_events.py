@@ -2,7 +2,7 @@
 
 # ruff: noqa: A001, A002 - the attributes of an event are called so
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -147,9 +147,7 @@ _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode
 
 
 def _utc(time: Time) -> datetime:
-    if not isinstance(time, datetime):
-        return events.parse_time(time)
     try:
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        return events.in_utc(time)
     except OverflowError as error:
         raise InvalidEvent(f"{time!r} is no time: {error}", "bad_time") from None

@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 
 from shared import events
 from shared.codec import Codec
-from shared.entries import MOST_BYTES, MOST_EVENTS, Fields, batch_fields
+from shared.entries import Fields, batch_fields, pieces
 from shared.errors import BackpressureError, NotAccepted, TransientError
+from shared.memory import MemoryGate
 from shared.pipeline import Pipeline
 from shared.settings import Settings
 from shared.streams import Added, Client, Full, add
-from shared.streams.inspect import memory_ratio
 from shared.topology import Topology
 
 _FIRST_PAUSE_SECONDS = 0.05
 #: A stage that drains 50,000 events/s is empty after a long pause.
 _LONGEST_PAUSE_SECONDS = 0.25
-_MEMORY_SECONDS = 1.0
 _UNSURE = "It is not known whether the events were accepted; with the same ids they can be emitted again."
 
 
@@ -73,11 +72,10 @@ class Link:
     clients: Clients
     pipeline: Pipeline
     codec: Codec
-    memory_limit: float
+    memory_gate: MemoryGate
     wait: bool
     timeout_seconds: float | None
     closing: threading.Event = field(default_factory=threading.Event)
-    _measured_at: float = -math.inf
 
     def deadline(self) -> float:
         """Until when (monotonic) a call that begins now may wait."""
@@ -90,13 +88,13 @@ class Link:
         lost. Raises NotAccepted or BackpressureError with what is in.
         """
         accepted = 0
-        for portion in portions(lines):
+        for piece in pieces(lines):
             try:
-                self._send(portion, deadline)
+                self._send(piece, deadline)
             except NotAccepted as error:
                 error.accepted = accepted
                 raise
-            accepted += len(portion)
+            accepted += len(piece)
 
     def close(self) -> None:
         """End all waiting, and the connections."""
@@ -138,15 +136,11 @@ class Link:
             self.codec.note(reply.in_flight)
 
     def _check_memory(self, client: Client) -> None:
-        if time.monotonic() - self._measured_at < _MEMORY_SECONDS:
-            return
-        ratio = memory_ratio(client)
-        if ratio is not None and ratio > self.memory_limit:
+        if (ratio := self.memory_gate.above(client)) is not None:
             raise BackpressureError(
                 f"Redis uses {ratio:.0%} of its memory, and the pipeline {self.pipeline.name} takes no more above "
-                f"{self.memory_limit:.0%} (INGEST_MEMORY_RATIO), so that what it holds can drain."
+                f"{self.memory_gate.most:.0%} (INGEST_MEMORY_RATIO), so that what it holds can drain."
             )
-        self._measured_at = time.monotonic()
 
 
 def open_link(
@@ -155,18 +149,4 @@ def open_link(
     """A link, without a connection yet. Raises ConfigurationError."""
     clients = Clients(redis_url or settings.require_redis_url(), Topology(pipeline.name))
     codec = Codec(settings.ingest_codec)
-    return Link(clients, pipeline, codec, settings.ingest_memory_ratio, wait, timeout_seconds)
-
-
-def portions(lines: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Lines in portions that one entry takes; a line that is larger than an entry should be goes alone."""
-    portion: list[bytes] = []
-    size = 0
-    for line in lines:
-        size += len(line)
-        if portion and (len(portion) == MOST_EVENTS or size > MOST_BYTES):
-            yield portion
-            portion, size = [], len(line)
-        portion.append(line)
-    if portion:
-        yield portion
+    return Link(clients, pipeline, codec, MemoryGate(settings.ingest_memory_ratio), wait, timeout_seconds)

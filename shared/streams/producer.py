@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from shared.entries import Fields
 from shared.streams.client import Client, pairs
@@ -53,7 +54,11 @@ def add(
     arguments = [high_water, source, expected, new, events, *flat(fields), len(dead)]
     for letter in dead:
         arguments += flat(letter)
-    reply = client.script("add", *arguments)
+    return added(client.script("add", *arguments))
+
+
+def added(reply: list[Any]) -> Added | Stale | Full:
+    """What the scripts that add say."""
     match reply[0]:
         case b"OK":
             return Added(reply[1].decode(), int(reply[2]))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shared.entries import Fields
 from shared.streams.client import Client
-from shared.streams.producer import Added, Full, Stale, flat
+from shared.streams.producer import Added, Full, Stale, added, flat
 
 
 def add_all(
@@ -23,14 +23,7 @@ def add_all(
     arguments = [high_water, source, expected, new, *flat([count for count, _ in batches]), len(batches)]
     for _, fields in batches:
         arguments += flat(fields)
-    reply = client.script("add_all", *arguments)
-    match reply[0]:
-        case b"OK":
-            return Added("", int(reply[2]))
-        case b"STALE":
-            return Stale(reply[1].decode())
-        case _:
-            return Full(int(reply[1]))
+    return added(client.script("add_all", *arguments))
 
 
 def forget(client: Client, source: str) -> None:

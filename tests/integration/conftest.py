@@ -1,16 +1,21 @@
 """What most tests of workers and commands start from: a pipeline of their own, and a look at its partition."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from bargeline.checking import Report, check_database
+from shared.database import migrate
+from shared.pipeline import load_pipeline
 from shared.streams import Client
 from shared.topology import Topology
 from tests import workers
 from tests.changes import SILENCE_SECONDS, Cdc, SourceDatabase, source_database, source_server
+from tests.integration.stored import Stored
 
 
 @pytest.fixture
@@ -21,11 +26,34 @@ def given(redis_url: str, database_url: str, pipeline_name: str, tmp_path: Path)
 
 
 @pytest.fixture
+def fitting(
+    redis_url: str, empty_database_url: str, pipeline_name: str, tmp_path: Path
+) -> Callable[[str], dict[str, Any]]:
+    """The same for a copy of another shipped pipeline, by its name; its database fits."""
+
+    def given_for(shipped: str) -> dict[str, Any]:
+        folder = workers.make_pipeline(tmp_path / "p", pipeline_name, shipped=shipped)
+        pipeline, report = load_pipeline(str(folder)), Report(folder)
+        migrate(empty_database_url, pipeline)
+        check_database(report, pipeline, empty_database_url)
+        assert report.findings == []
+        return {"redis_url": redis_url, "database_url": empty_database_url, "pipeline_folder": folder}
+
+    return given_for
+
+
+@pytest.fixture
 def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
     """A connection to the partition of this test's pipeline."""
     made = Client(redis_url, Topology(pipeline_name))
     yield made
     made.close()
+
+
+@pytest.fixture
+def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
+    """What the partition of this test's pipeline holds, told by a client of another make."""
+    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture(scope="session")

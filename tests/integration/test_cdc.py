@@ -6,18 +6,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 import psycopg
 import pytest
-import redis
 
 from shared.database.replication import lsn_number
 from tests.changes import Cdc, SourceDatabase, catch_up, is_reading, make_items
 from tests.integration.stored import Stored
 from tests.wait import until
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
-
 
 TYPED = """
     CREATE TYPE mood AS ENUM ('fine');

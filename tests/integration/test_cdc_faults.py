@@ -2,18 +2,12 @@
 
 import psycopg
 import pytest
-import redis
 
 from shared.database.replication import lsn_number
 from shared.errors import Refused
 from tests.changes import SILENCE_SECONDS, Cdc, SourceDatabase, catch_up, is_reading, make_items, rebuilt
 from tests.integration.stored import Stored
 from tests.wait import until
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.mark.parametrize("key", ["PRIMARY KEY", ""])

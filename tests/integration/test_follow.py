@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from shared.generate import write_clicks
 from tests.integration.stored import Start, Stored, starting
@@ -19,11 +18,6 @@ from tests.wait import until
 from tests.workers import Worker
 
 QUICK: dict[str, Any] = {"INGEST_WATCH_SECONDS": 0.05, "INGEST_ROTATE_SECONDS": 0.2, "INGEST_FOLLOW": "true"}
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import redis
 
 from shared.codec import COMPRESS_FROM_EVENTS, COMPRESS_UNTIL_EVENTS, Codec
 from shared.generate import clicks, write_clicks
@@ -18,11 +17,6 @@ from tests.wait import until
 
 COUNT = 6_000
 BATCH = 250
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

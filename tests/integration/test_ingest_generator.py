@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from shared.generate import clicks, orders, sensors
 from shared.settings import load_settings
@@ -16,11 +15,6 @@ from tests.wait import until
 from workers.ingest.generator import mixed, paced
 
 MIXED: dict[str, Any] = {"INGEST_GENERATOR_BAD": 0.02, "INGEST_GENERATOR_DUPLICATES": 0.05, "INGEST_GENERATOR_SEED": 7}
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

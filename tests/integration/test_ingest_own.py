@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.integration.stored import Start, Stored, starting
 from tests.wait import until
@@ -20,11 +19,6 @@ def read(position):
     for n in range(0 if position is None else position + 1, 10_000):
         yield n, {"n": n}
 """
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import redis
 
 from shared.errors import ConfigurationError, TransientError
 from shared.generate import clicks, write_clicks
@@ -36,11 +35,6 @@ with open(sys.argv[1]) as file:
     for line in file:
         client.publish(os.environ["REDIS_CHANNEL_NAME"], line)
 """
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-import redis
 
 from shared.entries import batch_fields
 from shared.errors import ConfigurationError
@@ -22,11 +21,6 @@ from tests import workers
 from tests.integration.stored import Start, Stored, starting
 from tests.wait import until
 from workers.ingest import stream as source
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from shared.generate import write_clicks
 from tests.integration.stored import Start, Stored, starting
 from tests.wait import until
-
-
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import hmac
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from bargeline.checking import Report, check_database
 from shared.accounting import Balance
-from shared.database import migrate
-from shared.pipeline import load_pipeline
 from shared.streams import Client
 from tests import workers
 from tests.integration import protocol
@@ -46,14 +44,8 @@ _deliveries = itertools.count(1)
 
 
 @pytest.fixture
-def given(redis_url: str, empty_database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    """What a worker of this test's own copy of the pipeline is started with; its database fits."""
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name, shipped="orders")
-    pipeline, report = load_pipeline(str(folder)), Report(folder)
-    migrate(empty_database_url, pipeline)
-    check_database(report, pipeline, empty_database_url)
-    assert report.findings == []
-    return {"redis_url": redis_url, "database_url": empty_database_url, "pipeline_folder": folder}
+def given(fitting: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return fitting("orders")
 
 
 def _rows(given: dict[str, Any], query: str) -> list[dict[str, Any]]:

@@ -32,11 +32,6 @@ def given(redis_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
     return {"redis_url": redis_url, "database_url": "", "pipeline_folder": folder}
 
 
-@pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
-
-
 def _produce(given: dict[str, Any], *arguments: str, lines: str = "") -> Ran:
     done = subprocess.run(
         [*COMMAND, *arguments],

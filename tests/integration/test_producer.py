@@ -68,11 +68,6 @@ def stage(redis_url: str, pipeline_name: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def stored(redis_client: redis.Redis, pipeline_name: str) -> Stored:
-    return Stored(redis_client, pipeline_name)
-
-
-@pytest.fixture
 def proxy(redis_url: str) -> Iterator[Proxy]:
     parts = urlsplit(redis_url)
     with Proxy(parts.hostname or "", parts.port or 6379) as found:

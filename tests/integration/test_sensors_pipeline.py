@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,7 @@ import psycopg
 import pytest
 import redis
 
-from bargeline.checking import Report, check_database
-from shared.database import migrate
 from shared.generate import HOT, sensors
-from shared.pipeline import load_pipeline
 from shared.streams import Client
 from shared.streams.inspect import entries
 from tests import workers
@@ -35,14 +33,8 @@ FROM sensor_minutes ORDER BY 1, 2
 
 
 @pytest.fixture
-def given(redis_url: str, empty_database_url: str, pipeline_name: str, tmp_path: Path) -> dict[str, Any]:
-    """What a worker of this test's own copy of the pipeline is started with; its database fits."""
-    folder = workers.make_pipeline(tmp_path / "p", pipeline_name, shipped="sensors")
-    pipeline, report = load_pipeline(str(folder)), Report(folder)
-    migrate(empty_database_url, pipeline)
-    check_database(report, pipeline, empty_database_url)
-    assert report.findings == []
-    return {"redis_url": redis_url, "database_url": empty_database_url, "pipeline_folder": folder}
+def given(fitting: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return fitting("sensors")
 
 
 def _rows(given: dict[str, Any], query: str) -> list[tuple[Any, ...]]:

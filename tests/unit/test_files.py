@@ -75,7 +75,7 @@ def _nothing(*_arguments: object) -> None:
 def _carry(stream: Stream, path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> bool:
     """Carry a file from its checkpoint to its end; True if its checkpoint fitted."""
     monkeypatch.setattr(sender, "add", stream.add)
-    monkeypatch.setattr(sender.MemoryGate, "wait", _nothing)
+    monkeypatch.setattr(sender, "wait_for_memory", _nothing)
     given = {f"INGEST_{name.upper()}": str(value) for name, value in settings.items()}
     runtime = cast(
         "Runtime",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from shared import events
 from shared.attributes import Attributes
+from shared.entries import pieces
 from shared.errors import TransientError
 from shared.pipeline import IngestSection
 from shared.run import Runtime
@@ -23,7 +24,7 @@ from workers.ingest.http.adding import Adder, Busy
 from workers.ingest.http.bodies import NDJSON, expand
 from workers.ingest.http.cloudevents import BATCH, STRUCTURED
 from workers.ingest.http.committing import Committer
-from workers.ingest.http.making import Origin, make, packed
+from workers.ingest.http.making import Origin, make
 from workers.ingest.http.problems import Problem
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -108,8 +109,9 @@ def test_whatever_comes_is_events_or_a_problem(
 
 def test_lines_are_packed_by_number_and_size() -> None:
     lines = [b"12345", b"1234", b"1", b"1", b"1", b"123456789012", b"1"]
-    assert list(packed(lines, 3, 10)) == [(3, b"1234512341"), (2, b"11"), (1, b"123456789012"), (1, b"1")]
-    assert list(packed([], 3, 10)) == []
+    packed = [(len(piece), b"".join(piece)) for piece in pieces(lines, 3, 10)]
+    assert packed == [(3, b"1234512341"), (2, b"11"), (1, b"123456789012"), (1, b"1")]
+    assert list(pieces([], 3, 10)) == []
 
 
 class _Blocked:

@@ -17,11 +17,10 @@ import pytest
 
 from bargeline import AsyncProducer, Event, InvalidEvent, Producer
 from shared import events
-from shared.entries import MOST_BYTES
+from shared.entries import MOST_BYTES, pieces
 from shared.errors import ConfigurationError
 from shared.pipeline import Pipeline, PipelineFile
 from shared.producing_events import Preparer
-from shared.producing_link import portions
 from shared.settings import load_producer_settings
 
 AT = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -149,10 +148,10 @@ def test_of_many_the_first_wrong_one_is_named() -> None:
 
 
 def test_portions_fit_into_entries() -> None:
-    assert [len(one) for one in portions([b"x\n"] * 1_001)] == [500, 500, 1]
-    assert list(portions([])) == []
+    assert [len(one) for one in pieces([b"x\n"] * 1_001)] == [500, 500, 1]
+    assert list(pieces([])) == []
     half = b"x" * (MOST_BYTES // 2)
-    assert [len(one) for one in portions([half, half, half, b"x" * (MOST_BYTES + 1), half])] == [2, 1, 1, 1]
+    assert [len(one) for one in pieces([half, half, half, b"x" * (MOST_BYTES + 1), half])] == [2, 1, 1, 1]
 
 
 def test_a_producer_looks_at_its_own_settings_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

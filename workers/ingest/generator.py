@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-from shared.attributes import Attributes
 from shared.events import SourceIds
 from shared.generate import BLOCK_EVENTS, block
 from shared.run import Runtime, Step
 from shared.settings import Settings
-from workers.ingest.objects import Made, ObjectMaker, encoded
+from workers.ingest.objects import Made, encoded
 from workers.ingest.own import OwnSource
+from workers.ingest.source import object_maker
 
 #: A duplicate repeats one of so many events before it.
 _RECENT = 100
@@ -90,10 +90,7 @@ class GeneratedMaker:
     where = "INGEST_SOURCE=generator"
 
     def __init__(self, runtime: Runtime, name: str) -> None:
-        pipeline = runtime.pipeline
-        attributes = Attributes(pipeline.file.ingest, pipeline.name)
-        most_bytes = runtime.settings.ingest_max_event_bytes
-        self._objects = ObjectMaker(name, attributes, pipeline.name, runtime.name, most_bytes)
+        self._objects = object_maker(runtime, name)
         self._id: Callable[[int, bytes], str] = SourceIds(name).id
 
     def make(self, given: Generated) -> tuple[int, Made]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -111,7 +110,7 @@ class ObjectMaker:
                     id=events.id_from_value(self._namespace, given.id) if given.id else event_id,
                     type=given.type,
                     source=given.source or self.source,
-                    time=_in_utc(given.time),
+                    time=events.in_utc(given.time),
                     data=msgspec.Raw(content),
                     key=given.key,
                 )
@@ -157,9 +156,3 @@ def encoded(data: Any) -> bytes:
         return events.encode(data)
     except _UNENCODABLE as error:
         raise InvalidEvent(f"cannot be written as JSON: {error}", "unencodable") from None
-
-
-def _in_utc(value: object) -> datetime:
-    if not isinstance(value, datetime):
-        return events.parse_time(value)
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)

@@ -16,15 +16,15 @@ import msgspec
 import structlog
 
 from shared import events, user_code
-from shared.attributes import Attributes
 from shared.entries import MOST_BYTES
 from shared.errors import BargelineError, ConfigurationError, InvalidEvent, Stopped, TransientError
 from shared.events import Event, SourceIds
 from shared.run import Runtime, Step
 from shared.streams import checkpoint as stored_checkpoint
 from workers.ingest.buffer import Buffer
-from workers.ingest.objects import Batch, Made, ObjectMaker, batches, encoded
+from workers.ingest.objects import Batch, Made, batches, encoded
 from workers.ingest.sender import Sender, StaleSource
+from workers.ingest.source import note_lost_checkpoint, object_maker
 
 log = structlog.get_logger()
 #: What the user's callable has to be: given a position, it yields positions with events, or None while there are none.
@@ -162,12 +162,7 @@ class OwnSource:
         """Read again what Redis lost; or stand by for as long as another process reads the source."""
         runtime = self._runtime
         if not error.checkpoint:
-            runtime.metrics.incident("checkpoint_lost")
-            log.warning(
-                "Redis lost the checkpoint; reading the source again, to the same ids",
-                action="source",
-                source=self._name,
-            )
+            note_lost_checkpoint(runtime, self._name)
             return
         log.info("another process reads this source; standing by", action="source", source=self._name)
         seen, since = error.checkpoint, time.monotonic()
@@ -193,10 +188,7 @@ class PairMaker:
 
     def __init__(self, runtime: Runtime, name: str, where: str) -> None:
         self.where = where
-        pipeline = runtime.pipeline
-        attributes = Attributes(pipeline.file.ingest, pipeline.name)
-        most_bytes = runtime.settings.ingest_max_event_bytes
-        self._objects = ObjectMaker(name, attributes, pipeline.name, runtime.name, most_bytes)
+        self._objects = object_maker(runtime, name)
         self._ids = SourceIds(name)
 
     def make(self, given: Any) -> tuple[Any, Made]:

@@ -11,7 +11,6 @@ from functools import lru_cache
 import structlog
 import tenacity
 
-from shared.attributes import Attributes
 from shared.errors import ConfigurationError, Stopped, TransientError
 from shared.events import uuid7
 from shared.run import Runtime, Step
@@ -19,6 +18,7 @@ from shared.streams.pubsub import Message, Subscription
 from workers.ingest.buffer import Buffer
 from workers.ingest.objects import Made, ObjectMaker, batches
 from workers.ingest.sender import Sender
+from workers.ingest.source import object_maker
 
 log = structlog.get_logger()
 _WAIT_SECONDS = 0.5
@@ -166,11 +166,7 @@ class Channels:
         return self._maker(message.channel).from_message(message.data, uuid7(), {"channel": message.channel})
 
     def _new_maker(self, channel: str) -> ObjectMaker:
-        runtime = self._runtime
-        pipeline, settings = runtime.pipeline, runtime.settings
-        attributes = Attributes(pipeline.file.ingest, pipeline.name)
-        source = settings.ingest_source_name or f"pubsub:{channel}"
-        return ObjectMaker(source, attributes, pipeline.name, runtime.name, settings.ingest_max_event_bytes)
+        return object_maker(self._runtime, self._runtime.settings.ingest_source_name or f"pubsub:{channel}")
 
     def _report(self) -> None:
         """Count what the thread has noticed, and let `/readyz` say that it waits."""

@@ -1,7 +1,6 @@
 """Sending the batches of one source, under pressure, through outages, and as durably as was asked for."""
 
 import functools
-import time
 from dataclasses import dataclass
 
 import structlog
@@ -10,12 +9,11 @@ from shared import events
 from shared.codec import Codec
 from shared.entries import Fields, batch_fields
 from shared.errors import BargelineError, Stopped
+from shared.memory import MEASURED_FOR_SECONDS, MemoryGate
 from shared.run import Runtime
 from shared.streams import Added, Full, Stale, add, confirm
-from shared.streams.inspect import memory_ratio
 
 log = structlog.get_logger()
-_MEMORY_SECONDS = 1.0
 
 
 class StaleSource(BargelineError):
@@ -58,7 +56,7 @@ class Sender:
         now_ms = int(events.now().timestamp() * 1000)
         fields = batch_fields(body, count, now_ms, codec(self._runtime).name, text=text)
         try:
-            memory_gate(self._runtime).wait()
+            wait_for_memory(self._runtime)
         except Stopped:
             if self._replayable:
                 raise
@@ -116,39 +114,15 @@ def _hold() -> None:
     """What cannot be read again stays in hand for as long as a process has to end; nobody else has to know."""
 
 
-class MemoryGate:
-    """Keeps ingest from filling Redis: measured, at most once a second; no halt where there is no `maxmemory`."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._measured_at = float("-inf")
-
-    def above(self) -> float | None:
-        """The share of its limit that the server uses, if that is more than INGEST_MEMORY_RATIO.
-
-        Raises TransientError.
-        """
-        runtime = self._runtime
-        if time.monotonic() - self._measured_at < _MEMORY_SECONDS:
-            return None
-        ratio = memory_ratio(runtime.client)
-        if ratio is not None and ratio > runtime.settings.ingest_memory_ratio:
-            return ratio
-        self._measured_at = time.monotonic()
-        return None
-
-    def wait(self) -> None:
-        """Wait while the server uses more than INGEST_MEMORY_RATIO of its limit. Raises Stopped."""
-        runtime = self._runtime
-        while (ratio := runtime.hold(self.above)) is not None:
-            if not runtime.pressure:
-                runtime.pressure = True
-                log.warning(
-                    "Redis' memory is nearly full (INGEST_MEMORY_RATIO), waiting", action="pressure", ratio=ratio
-                )
-            runtime.beat()
-            runtime.stop.wait(_MEMORY_SECONDS)
-            runtime.check_stop()
+def wait_for_memory(runtime: Runtime) -> None:
+    """Wait while the server uses more of its memory than INGEST_MEMORY_RATIO. Raises Stopped."""
+    while (ratio := runtime.hold(lambda: memory_gate(runtime).above(runtime.client))) is not None:
+        if not runtime.pressure:
+            runtime.pressure = True
+            log.warning("Redis' memory is nearly full (INGEST_MEMORY_RATIO), waiting", action="pressure", ratio=ratio)
+        runtime.beat()
+        runtime.stop.wait(MEASURED_FOR_SECONDS)
+        runtime.check_stop()
 
 
 @functools.cache
@@ -160,4 +134,4 @@ def codec(runtime: Runtime) -> Codec:
 @functools.cache
 def memory_gate(runtime: Runtime) -> MemoryGate:
     """The gate of this process: all its sources share the measurement."""
-    return MemoryGate(runtime)
+    return MemoryGate(runtime.settings.ingest_memory_ratio)

@@ -13,6 +13,7 @@ from shared.attributes import Attributes
 from shared.run import Runtime
 from workers.ingest.files import Checkpoint
 from workers.ingest.lines import Batch, EventMaker, Limits, LineSplitter
+from workers.ingest.objects import ObjectMaker
 from workers.ingest.sender import Sender
 
 log = structlog.get_logger()
@@ -139,6 +140,13 @@ class Carrier:
 def maker(runtime: Runtime, source: str, identity: str | None = None) -> EventMaker:
     """What makes events of the lines of a source by the pipeline's file."""
     return EventMaker(source, Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name), runtime.name, identity)
+
+
+def object_maker(runtime: Runtime, source: str) -> ObjectMaker:
+    """What makes events of what a source gives one by one, by the pipeline's file."""
+    pipeline = runtime.pipeline
+    attributes = Attributes(pipeline.file.ingest, pipeline.name)
+    return ObjectMaker(source, attributes, pipeline.name, runtime.name, runtime.settings.ingest_max_event_bytes)
 
 
 def note_lost_checkpoint(runtime: Runtime, source: str) -> None:

@@ -193,7 +193,7 @@ def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed
     PostgreSQL takes the rows of one entry in while the next is prepared; nothing of an entry but its counts is kept,
     so that the next finds the processor's cache as it left it.
     """
-    first, *others = loader.tables
+    first = loader.tables[0]
     held: dict[str, list[tuple[Claim, bytes]]] = {table.name: [] for table in loader.tables}
     counts: list[list[Counts]] = []
     with _writing(loader, connection, first) as write:
@@ -206,7 +206,7 @@ def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed
                     held[name].append((claim, rows.copy))
                 counts += rows.counts
             _note(claim, prepared, sum(map(len, prepared.rows.values())))
-    for table in (first, *others):
+    for table in loader.tables:
         if held[table.name]:
             _write_held(loader, connection, table, held[table.name])
     for place in range(len(loader.rollups)):

@@ -21,6 +21,7 @@ from shared.entries import (
     describe,
     holds,
     lines_of,
+    pieces,
     split_lines,
 )
 from shared.errors import InvalidEvent
@@ -241,15 +242,8 @@ def _segments(body: bytes, count: int, codec: str) -> Iterable[tuple[int, bytes]
         if count:
             yield count, compress(body, codec)
         return
-    piece: list[bytes] = []
-    size = 0
-    for line in body.splitlines(keepends=True):
-        if piece and (len(piece) == MOST_EVENTS or size + len(line) > MOST_BYTES):
-            yield len(piece), compress(b"".join(piece), codec)
-            piece, size = [], 0
-        piece.append(line)
-        size += len(line)
-    yield len(piece), compress(b"".join(piece), codec)
+    for piece in pieces(body.splitlines(keepends=True)):
+        yield len(piece), compress(b"".join(piece), codec)
 
 
 def _fail(handler: Handler, outcome: Outcome, line: bytes, index: int, error: BaseException) -> None:

@@ -8,12 +8,11 @@ import msgspec
 import structlog
 
 from shared import events
-from shared.entries import batch_fields
+from shared.entries import batch_fields, pieces
 from shared.errors import TransientError
 from shared.run import Runtime
 from shared.streams import Added, Full, Stale, checkpoint, confirm
 from shared.streams.together import add_all, forget
-from workers.ingest.http.making import packed
 from workers.ingest.sender import codec, memory_gate
 
 log = structlog.get_logger()
@@ -45,12 +44,12 @@ class Adder:
         Raises TransientError where Redis does not answer, or has not made them safe in time: then they may be in.
         """
         runtime = self._runtime
-        if (ratio := memory_gate(runtime).above()) is not None:
+        if (ratio := memory_gate(runtime).above(runtime.client)) is not None:
             return self._wait_for(f"Redis' memory is used by {ratio:.0%} (INGEST_MEMORY_RATIO)", 5)
         settings, now_ms = runtime.settings, int(events.now().timestamp() * 1000)
         batches = [
-            (count, batch_fields(body, count, now_ms, codec(runtime).name))
-            for count, body in packed(lines, settings.ingest_batch_events, settings.ingest_batch_bytes)
+            (len(piece), batch_fields(b"".join(piece), len(piece), now_ms, codec(runtime).name))
+            for piece in pieces(lines, settings.ingest_batch_events, settings.ingest_batch_bytes)
         ]
         reply = self._add(batches)
         if isinstance(reply, Full):

@@ -1,6 +1,6 @@
 """Events out of the parts of a request, all of them or none: pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,17 +104,3 @@ def _of_cloud(origin: Origin, cloud: cloudevents.CloudEvent, arrived: datetime) 
         data=msgspec.Raw(item.content),
         key=attributes.key(item.data) or cloud.partitionkey,
     )
-
-
-def packed(lines: Iterable[bytes], most_events: int, most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Lines in as few batches as fit: how many each holds, and its NDJSON. A line that is larger is one by itself."""
-    batch: list[bytes] = []
-    size = 0
-    for line in lines:
-        if batch and (len(batch) == most_events or size + len(line) > most_bytes):
-            yield len(batch), b"".join(batch)
-            batch, size = [], 0
-        batch.append(line)
-        size += len(line)
-    if batch:
-        yield len(batch), b"".join(batch)
