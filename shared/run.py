@@ -26,6 +26,7 @@ from shared import logs, metrics, sampling, serving
 from shared.errors import BargelineError, Refused, Stopped, TransientError
 from shared.pipeline import Pipeline, load_pipeline
 from shared.settings import Settings, load_settings
+from shared.stopping import Stop
 from shared.streams import Client, Full, GroupMissing, HeldLease, acquire, check_server, own_lease
 from shared.streams.lease import RENEW_SECONDS
 from shared.streams.server import unsafe_settings
@@ -52,7 +53,7 @@ class Runtime:
         self.topology = Topology(pipeline.name)
         self.client = self.new_client()
         self.metrics = metrics.Metrics(pipeline.name, kind)
-        self.stop = threading.Event()
+        self.stop = Stop()
         self.stopped_at: float | None = None
         self.lease: HeldLease | None = None
         self.instance = ""

@@ -5,7 +5,6 @@ Safety never depends on a lease (the fence does that), only the speed of a hand-
 
 import os
 import socket
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import structlog
 
 from shared.errors import Refused
 from shared.events import now, rfc3339, uuid7
+from shared.stopping import Stop
 from shared.streams.client import Client
 
 TTL_MS = 10_000
@@ -100,7 +100,7 @@ class HeldLease:
         _call(self.client, "release", self.lease, self.value)
 
 
-def acquire(client: Client, lease: Lease, stopped: threading.Event) -> HeldLease | None:
+def acquire(client: Client, lease: Lease, stopped: Stop) -> HeldLease | None:
     """Take the name, waiting for a former holder's lease to lapse.
 
     Raises Refused if the holder renews it meanwhile; returns None if asked to stop.

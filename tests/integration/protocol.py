@@ -1,6 +1,5 @@
 """What the tests of the protocol share: a partition under the law, batches, outcomes, and looks inside."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import msgspec
 from shared.accounting import Balance, balance
 from shared.entries import Entry, Fields, batch_fields, dead_letter
 from shared.errors import InvalidEvent
+from shared.stopping import Stop
 from shared.streams import (
     Added,
     Client,
@@ -146,7 +146,7 @@ def take(client: Client, stage: str = "raw", name: str = "one") -> Entry:
 
 
 def hold_lease(client: Client, stage: str, name: str) -> HeldLease:
-    held = acquire(client, own_lease(GROUP_OF_STAGE[stage], name, ""), threading.Event())
+    held = acquire(client, own_lease(GROUP_OF_STAGE[stage], name, ""), Stop())
     assert held is not None
     return held
 

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
 
 from shared.errors import Refused
+from shared.stopping import Stop
 from shared.streams import Client, HeldLease, Lease, acquire, lease, live_workers, own_lease
 from tests.integration import protocol
 from tests.wait import until
@@ -20,7 +20,7 @@ def client(redis_url: str, pipeline_name: str) -> Iterator[Client]:
         yield one
 
 
-class Waiting(threading.Event):
+class Waiting(Stop):
     """Asked to stop? Each wait does something instead of letting time pass."""
 
     def __init__(self, meanwhile: Callable[[], object], *, stopped: bool = False) -> None:
@@ -29,9 +29,8 @@ class Waiting(threading.Event):
         self._meanwhile = meanwhile
         self._stopped = stopped
 
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        assert timeout > 0
+    def wait(self, seconds: float) -> bool:
+        assert seconds > 0
         self.waits += 1
         self._meanwhile()
         return self._stopped
@@ -41,7 +40,7 @@ def must_not_wait() -> None:
     raise AssertionError("it waited")
 
 
-def get(client: Client, one: Lease, stopped: threading.Event | None = None) -> HeldLease:
+def get(client: Client, one: Lease, stopped: Stop | None = None) -> HeldLease:
     held = acquire(client, one, stopped or Waiting(must_not_wait))
     assert held is not None
     return held
