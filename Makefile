@@ -82,7 +82,7 @@ requirements: ## pin the requirements anew (needs uv)
 # The scripts in .venv name its path: one that came along with a moved or copied checkout is made anew.
 moved := $(shell [ ! -e .venv/.path ] || [ "$$(cat .venv/.path)" = "$(CURDIR)" ] || echo moved)
 
-.venv/.run-stamp: pyproject.toml requirements/run.txt requirements/build.txt $(moved)
+.venv/.run-stamp: pyproject.toml hatch_build.py $(wildcard workers/loader/c/*) requirements/run.txt requirements/build.txt $(moved)
 	@command -v "$(PYTHON)" > /dev/null || \
 	  { echo "error: no $(PYTHON) found; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -174,19 +174,31 @@ def asked(stream: str, claims: Sequence[Claim]) -> dict[str, str]:
 
 
 @contextmanager
-def copying(connection: Connection, table: str, columns: Sequence[str]) -> Iterator[Callable[[bytes], None]]:
-    """COPY into a table: what is yielded takes ready-made lines of the text format.
+def copying(
+    connection: Connection, table: str, columns: Sequence[str], *, binary: bool = False
+) -> Iterator[Callable[[bytes], None]]:
+    """COPY into a table: what is yielded takes ready-made lines of the text format, or rows of the binary one.
 
     139 k rows/s against 57 k with write_row. In pieces: of a large one libpq moves what the socket does not take yet,
     again and again.
     """
-    with connection.cursor().copy(_copy_statement(table, tuple(columns))) as copy:
+    with connection.cursor().copy(_copy_statement(table, tuple(columns), binary)) as copy:
+        if binary:
+            copy.write(_BINARY_BEGIN)
         yield copy.write
+        if binary:
+            copy.write(_BINARY_END)
+
+
+#: Signature, flags, length of the header's extension; and after the last row.
+_BINARY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_BINARY_END = b"\xff\xff"
 
 
 @cache
-def _copy_statement(table: str, columns: tuple[str, ...]) -> bytes:
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(identifier(table), listed(columns)).as_bytes()
+def _copy_statement(table: str, columns: tuple[str, ...], binary: bool) -> bytes:
+    form = sql.SQL(" (FORMAT binary)" if binary else "")
+    return sql.SQL("COPY {} ({}) FROM STDIN{}").format(identifier(table), listed(columns), form).as_bytes()
 
 
 def copy_staged(

@@ -21,7 +21,8 @@ from shared.pipeline import Pipeline, PipelineFile
 from shared.text import without_nul
 from workers.ingest.files import Checkpoint
 from workers.ingest.lines import EventMaker, Limits, LineSplitter
-from workers.loader.rows import Router, copy_order
+from workers.loader.columns import copy_order
+from workers.loader.rows import Router
 from workers.transform.deadline import Deadline
 from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle

@@ -74,7 +74,7 @@ class Target:
             self.connection.close()
             raise
         self.router = Router(pipeline.file, types, stream, Attributes(pipeline.file.ingest, pipeline.name))
-        self.loader = Loader(url, stream, pipeline.file, self.router.rollups, types)
+        self.loader = Loader(url, stream, pipeline.file, self.router.rollups, types, self.router.binary)
 
     def run(self, *entries: Entry, staged: bool = False) -> list[Recorded]:
         figures = transaction.run(self.loader, self.connection, entries, self.router.prepare, staged=staged)

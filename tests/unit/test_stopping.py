@@ -7,7 +7,7 @@ import threading
 from shared.stopping import Stop
 
 _SHORT_SECONDS = 1e-6
-#: Requests that come after 20 to 70 µs, into waits of 1 µs. A process of its own: the timer is that of the tests' limit.
+#: Requests that come after 20 to 70 µs, into waits of 1 µs. Another process: the timer is that of the tests' limit.
 _REQUESTS = """
 import signal
 from shared.stopping import Stop

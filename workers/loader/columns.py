@@ -11,6 +11,7 @@ from typing import Any
 
 from shared import events
 from shared.errors import InvalidEvent
+from shared.pipeline import TableSection
 from workers.loader.clean import CleanEvent, moment
 from workers.loader.fields import Fields, Getter
 
@@ -64,6 +65,11 @@ _ATTRIBUTES: dict[str, Column] = {
     "$time": lambda some, _, __: _times([event.time for event in some]),
     "$key": lambda some, _, plain: _texts([event.key for event in some], plain),
 }
+
+
+def copy_order(section: TableSection) -> tuple[str, ...]:
+    """Names of a table's columns as their cells stand in a line of COPY: those that hold the whole data at the end."""
+    return tuple(sorted(section.columns, key=lambda name: section.columns[name] == "$data"))
 
 
 def documents(some: Sequence[CleanEvent], *, plain: bool) -> Sequence[Any]:

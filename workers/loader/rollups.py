@@ -1,11 +1,13 @@
 """Windowed aggregates of rows that were really inserted: pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from shared.errors import InvalidEvent
 from shared.pipeline import RollupSection
@@ -16,6 +18,7 @@ _FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
 _SUMMED = {int, Decimal, bool, type(None)}
 #: Window, keys and amounts of events → how many there are.
 Counts = Counter[tuple[Any, ...]]
+_decode_rows = msgspec.json.Decoder(list[list[Any]], float_hook=Decimal).decode
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,26 @@ class Rollup:
         Raises InvalidEvent if it cannot take a time or an amount: before they are loaded, not after.
         """
         events, data = self._taken(events, data)
-        times = [event.time for event in events]
+        values = [list(map(get, data)) for get in (*self._keys, *(get for _, get in self._amounts))]
+        return Counter(self._combinations([event.time for event in events], values))
+
+    def count_written(self, written: Mapping[bytes, int]) -> Counts:
+        """The same of the JSON of times and of values at ``paths``, with commas between them → how many there are.
+
+        Raises msgspec's errors too.
+        """
+        found = _decode_rows(b"[[" + b"],[".join(written) + b"]]") if written else []
+        times, *values = map(list, zip(*found, strict=True)) if found else [[], *([] for _ in self.paths)]
+        counts: Counts = Counter()
+        for combination, count in zip(self._combinations(times, values), written.values(), strict=True):
+            counts[combination] += count
+        return counts
+
+    def _combinations(self, times: Sequence[str], values: Sequence[list[Any]]) -> Iterator[tuple[Any, ...]]:
         windows = {text: self._window(text) for text in set(times)}
-        columns = [
-            map(windows.__getitem__, times),
-            *(_texts(list(map(get, data))) for get in self._keys),
-            *(_summable(path, list(map(get, data))) for path, get in self._amounts),
-        ]
-        return Counter(zip(*columns, strict=True))
+        keys = len(self._keys)
+        amounts = [_summable(path, some) for (path, _), some in zip(self._amounts, values[keys:], strict=True)]
+        return zip(map(windows.__getitem__, times), *map(_texts, values[:keys]), *amounts, strict=True)
 
     def deltas(self, counted: Iterable[Counts]) -> list[RollupRow]:
         """What to add, one row for each window and key, sorted: unsorted upserts deadlock.
@@ -101,6 +116,15 @@ class Rollup:
                 row[index] = (present or 0) + count
             else:
                 row[index] = amount if present is None else (min if function == "min" else max)(present, amount)
+
+    def takes(self, kind: str) -> bool:
+        """Whether it counts events of a type."""
+        return self.section.event_types is None or kind in self.section.event_types
+
+    @property
+    def paths(self) -> list[str]:
+        """Everything that it reads of an event's data: keys, then amounts."""
+        return paths(self.section)
 
     def _taken(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> tuple[Sequence[CleanEvent], Sequence[Any]]:
         kinds = self.section.event_types

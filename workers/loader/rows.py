@@ -1,4 +1,4 @@
-"""Clean entries into rows: pure. Rows are ready-made lines of COPY's text format."""
+"""Clean entries into rows: pure. Rows are ready-made lines of COPY's text format, or rows of its binary one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,9 @@ from shared.errors import InvalidEvent
 from shared.pipeline import PipelineFile, TableSection
 from workers.loader import rollups
 from workers.loader.clean import DECODE_ERRORS, CleanEvent, decode, decode_each
-from workers.loader.columns import Column, column, documents
+from workers.loader.columns import Column, column, copy_order, documents
 from workers.loader.fields import Fields
+from workers.loader.native import Native
 from workers.loader.rollups import Counts, Rollup
 
 #: The message of a dead row is kept in PostgreSQL, which takes no NUL.
@@ -34,14 +35,15 @@ class Row(NamedTuple):
 class Rows:
     """Rows of one table out of one entry: lists of one length, and the lines for COPY as one piece.
 
-    ``counts`` is what the rollups count of them, in the order of the router's; they are made at once, while the
-    events are in the processor's cache.
+    Or rows for binary COPY, and of the lists nothing but the places. ``counts`` is what the rollups count of them, in
+    the order of the router's; they are made at once, while the events are in the processor's cache.
     """
 
     places: list[int] = field(default_factory=list)
     events: list[CleanEvent] = field(default_factory=list)
     data: list[Any] = field(default_factory=list)
     copy: bytes = b""
+    binary: bytes = b""
     counts: list[list[Counts]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -100,11 +102,6 @@ class Table:
         return b"\n".join(map(b"\t".join, zip(*parts, strict=True))) + b"\n"
 
 
-def copy_order(section: TableSection) -> tuple[str, ...]:
-    """Names of a table's columns as their cells stand in a line of COPY: those that hold the whole data at the end."""
-    return tuple(sorted(section.columns, key=lambda name: section.columns[name] == "$data"))
-
-
 class Router:
     """Finds the table of each event and makes its row."""
 
@@ -120,6 +117,12 @@ class Router:
         self._tables = {section.name: self._table(section, types[section.name]) for section in file.table}
         self._name_of_type = {kind: section.name for section in file.table for kind in section.event_types}
         self._catch_all = self._name_of_type.pop("*", None)
+        self._native = Native(file, types, self.rollups)
+
+    @property
+    def binary(self) -> frozenset[str]:
+        """Names of the tables of which most rows are binary, if that is asked for."""
+        return self._native.tables
 
     def _table(self, section: TableSection, types: Mapping[str, str]) -> Table:
         sources = section.columns
@@ -127,10 +130,16 @@ class Router:
         columns = tuple(column(sources[name], types[name], self._fields) for name in own)
         return Table(section, columns, documents=len(sources) - len(own))
 
-    def prepare(self, entry: Entry) -> Prepared:
-        """Rows, unrouted events and dead ones of an entry; they add up to its events."""
+    def prepare(self, entry: Entry, *, binary: bool = False) -> Prepared:
+        """Rows, unrouted events and dead ones of an entry; they add up to its events.
+
+        With ``binary``, rows that are only passed on are for binary COPY where they can be.
+        """
         try:
             body = body_of(entry, self._stream, self._attributes)
+            if binary and (found := self._native.rows(body, entry.events)) is not None:
+                rows = Rows(list(range(entry.events)), binary=found.rows, counts=[found.counts])
+                return Prepared(entry, {found.table: rows})
             decoded = _decode(entry, body)
         except InvalidEvent as error:
             return self.unseen(entry, error)
@@ -195,7 +204,8 @@ class Router:
     def _rows(self, table: Table, places: list[int], events: list[CleanEvent], *, plain: bool) -> Rows:
         data = self._fields.decode([event.data for event in events])
         copy = table.copy(events, data, plain=plain)
-        return Rows(places, events, data, copy, [[rollup.count(events, data) for rollup in self.rollups]])
+        counts = [rollup.count(events, data) for rollup in self.rollups]
+        return Rows(places, events, data, copy, counts=[counts])
 
 
 def _decode(entry: Entry, body: bytes) -> Sequence[CleanEvent | InvalidEvent]:

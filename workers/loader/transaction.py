@@ -1,18 +1,19 @@
 """One transaction: load ledger first, then rows, then rollups.
 
-Direct: COPY straight into the table, the fast way for first deliveries. Staged: COPY into a temporary
-table and insert what is new; after a violation, and for whatever was delivered before. Rows that
+Direct: COPY straight into the table, binary where that can be, the fast way for first deliveries. Staged:
+COPY into a temporary table and insert what is new; after a violation, and for whatever was delivered before. Rows that
 PostgreSQL refuses are found by bisection; their neighbours land.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from shared.database import Connection, RowError, at_once, translated
@@ -23,8 +24,9 @@ from shared.database.upsert import UpsertTable, upsert
 from shared.entries import Entry
 from shared.pipeline import PipelineFile, RollupSection, TableSection
 from workers.loader.clean import CleanEvent
+from workers.loader.columns import copy_order
 from workers.loader.rollups import Counts, Rollup
-from workers.loader.rows import Prepared, Row, copy_order
+from workers.loader.rows import Prepared, Row
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Loader:
     file: PipelineFile
     rollups: Sequence[Rollup]
     types: Mapping[str, Mapping[str, str]]
+    #: Tables whose rows can be binary.
+    binary: AbstractSet[str] = frozenset()
 
     @cached_property
     def at_once(self) -> bytes | None:
@@ -56,6 +60,11 @@ class Loader:
     def tables(self) -> list[TableSection]:
         """In the order in which they are written."""
         return sorted(self.file.table, key=lambda one: one.name)
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Names of a table's columns, in the order of its rows' cells."""
+        return {table.name: copy_order(table) for table in self.file.table}
 
     @cached_property
     def upserts(self) -> dict[str, UpsertTable]:
@@ -83,6 +92,15 @@ class Loader:
 
 Placed = tuple[Prepared, Row]
 Prepare = Callable[[Entry], Prepared]
+
+
+class AnyPrepare(Protocol):
+    """Makes the rows of an entry; binary, if that is asked for, where they can be."""
+
+    def __call__(self, entry: Entry, *, binary: bool = False) -> Prepared:
+        """Rows, unrouted events and dead ones."""
+
+
 Claimed = tuple[Claim, Entry]
 _MESSAGE_LENGTH = 2_000
 _COMBINED: dict[str, Combine] = {"count": "add", "sum": "add", "min": "least", "max": "greatest"}
@@ -96,7 +114,7 @@ class _Refused(Exception):
 
 
 def run(
-    loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: Prepare, *, staged: bool
+    loader: Loader, connection: Connection, entries: Sequence[Entry], prepare: AnyPrepare, *, staged: bool
 ) -> list[Recorded]:
     """Load entries in one transaction; returns the figures of each, in order.
 
@@ -111,12 +129,16 @@ def run(
             made[entry.id] = prepare(entry)
         return made[entry.id]
 
+    def binary(entry: Entry) -> Prepared:
+        # Nothing but passed on: what an attempt finds out ends it.
+        return prepare(entry, binary=True)
+
     small = sum(entry.events for entry in entries) <= _AT_ONCE_EVENTS
     if small and not staged and (figures := _run_at_once(loader, connection, entries, once)) is not None:
         return figures
     while True:
         try:
-            return _run(loader, connection, entries, once if staged or small else prepare, staged=staged)
+            return _run(loader, connection, entries, once if staged or small else binary, staged=staged)
         except _Refused:
             continue
 
@@ -194,45 +216,51 @@ def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed
     so that the next finds the processor's cache as it left it.
     """
     first = loader.tables[0]
-    held: dict[str, list[tuple[Claim, bytes]]] = {table.name: [] for table in loader.tables}
+    written = _Form(first.name, first.name in loader.binary)
+    held: dict[_Form, list[tuple[Claim, bytes]]] = {}
     counts: list[list[Counts]] = []
-    with _writing(loader, connection, first) as write:
+    with _writing(loader, connection, written) as write:
         for claim, entry in fresh:
             prepared = prepare(entry)
             for name, rows in prepared.rows.items():
-                if write is not None and name == first.name:
-                    write(rows.copy)
-                else:
-                    held[name].append((claim, rows.copy))
+                for form, copy in ((_Form(name, True), rows.binary), (_Form(name, False), rows.copy)):
+                    if copy and form == written and write is not None:
+                        write(copy)
+                    elif copy:
+                        held.setdefault(form, []).append((claim, copy))
                 counts += rows.counts
             _note(claim, prepared, sum(map(len, prepared.rows.values())))
-    for table in loader.tables:
-        if held[table.name]:
-            _write_held(loader, connection, table, held[table.name])
+    for form in sorted(held):
+        _write_held(loader, connection, form, held[form])
     for place in range(len(loader.rollups)):
         _add_to_rollup(loader, connection, place, [of_all[place] for of_all in counts])
 
 
+class _Form(NamedTuple):
+    """A table, and how rows are written for it."""
+
+    table: str
+    binary: bool
+
+
 @contextmanager
-def _writing(loader: Loader, connection: Connection, table: TableSection) -> Iterator[Callable[[bytes], None] | None]:
-    """What takes lines for a table as they come; None where all of them are needed first."""
-    if table.name in loader.upserts:
+def _writing(loader: Loader, connection: Connection, form: _Form) -> Iterator[Callable[[bytes], None] | None]:
+    """What takes rows for a table as they come; None where all of them are needed first."""
+    if form.table in loader.upserts:
         yield None
         return
-    with statements.copying(connection, table.name, copy_order(table)) as write:
+    with statements.copying(connection, form.table, loader.columns[form.table], binary=form.binary) as write:
         yield write
 
 
-def _write_held(
-    loader: Loader, connection: Connection, table: TableSection, held: Sequence[tuple[Claim, bytes]]
-) -> None:
-    if table.name not in loader.upserts:
-        with statements.copying(connection, table.name, copy_order(table)) as write:
+def _write_held(loader: Loader, connection: Connection, form: _Form, held: Sequence[tuple[Claim, bytes]]) -> None:
+    with _writing(loader, connection, form) as write:
+        if write is not None:
             for _, copy in held:
                 write(copy)
-        return
+            return
     lines = [(claim, line) for claim, copy in held for line in copy.splitlines(keepends=True)]
-    written = upsert(connection, loader.upserts[table.name], [line for _, line in lines])
+    written = upsert(connection, loader.upserts[form.table], [line for _, line in lines])
     for place, (claim, _) in enumerate(lines):
         if place not in written:
             claim.loaded -= 1

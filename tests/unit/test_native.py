@@ -1,0 +1,284 @@
+"""The loader's C part: what it takes of an entry is what Python makes of it, cell by cell, whatever bytes come."""
+
+import json
+import random
+import shutil
+import struct
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from shared.attributes import Attributes
+from shared.entries import Entry
+from shared.pipeline import PipelineFile
+from workers.loader import native
+from workers.loader.rows import Prepared, Router
+
+pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="there was no C compiler")
+SOURCE = Path(native.__file__).parent / "c" / "rows.c"
+COLUMNS = {
+    "id": ("$id", "uuid"),
+    "at": ("$time", "timestamp with time zone"),
+    "kind": ("$type", "text"),
+    "place": ("$source", "text"),
+    "key": ("$key", "text"),
+    "words": ("words", "text"),
+    "small": ("small", "smallint"),
+    "whole": ("whole", "integer"),
+    "large": ("large", "bigint"),
+    "real": ("real", "double precision"),
+    "yes": ("yes", "boolean"),
+    "other": ("other", "uuid"),
+    "part": ("part", "jsonb"),
+    "payload": ("$data", "jsonb"),
+}
+FILE = PipelineFile.model_validate(
+    {
+        "pipeline": {"name": "p"},
+        "table": [
+            {
+                "name": "t",
+                "event_types": ["click"],
+                "columns": {name: source for name, (source, _) in COLUMNS.items()},
+            }
+        ],
+        "rollup": [
+            {"table": "r", "window": "1m", "by": ["words"], "aggregates": {"s": "sum(real)", "n": "count"}},
+            {"table": "none", "window": "1m", "aggregates": {"n": "count"}, "event_types": ["view"]},
+        ],
+    }
+)
+TYPES = {"t": {name: kind for name, (_, kind) in COLUMNS.items()}}
+EVENT = (
+    '{"id":"00000000-0000-8000-8000-0000000000%02d","type":"click","source":"s","time":"2026-11-21T10:00:00.25Z",'
+    '"data":{"words":"é\\"\\n\\u00e9","small":-3,"whole":4,"large":-123456789012,"real":1.5,"yes":true,'
+    '"other":"0A000000-0000-8000-8000-000000000000","part":[1,{"a":null}],"more":{"words":"no"}},"key":"k"}\n'
+)
+
+
+def _router() -> Router:
+    return Router(FILE, TYPES, "{p}:clean", Attributes(FILE.ingest, "p"))
+
+
+def _entry(body: bytes, count: int) -> Entry:
+    return Entry("7-1", {b"v": b"1", b"n": b"%d" % count, b"c": b"json", b"d": body})
+
+
+def _native(router: Router, body: bytes, count: int = 1) -> Prepared | None:
+    """What C makes of an entry, if it takes it."""
+    prepared = router.prepare(_entry(body, count), binary=True)
+    return prepared if any(rows.binary for rows in prepared.rows.values()) else None
+
+
+def _cells(rows: bytes) -> Iterator[list[bytes | None]]:
+    at = 0
+    while at < len(rows):
+        (columns,) = struct.unpack_from(">h", rows, at)
+        at += 2
+        row: list[bytes | None] = []
+        for _ in range(columns):
+            (length,) = struct.unpack_from(">i", rows, at)
+            at += 4
+            row.append(None if length < 0 else rows[at : at + length])
+            at += max(length, 0)
+        yield row
+
+
+def _as_text(kind: str, cell: bytes | None) -> object:
+    """A cell of the binary format as a value that can be compared."""
+    if cell is None:
+        return None
+    match kind:
+        case "uuid":
+            return str(UUID(bytes=cell))
+        case "timestamp with time zone":
+            return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=int.from_bytes(cell, "big", signed=True))
+        case "smallint" | "integer" | "bigint":
+            assert len(cell) == {"smallint": 2, "integer": 4, "bigint": 8}[kind]
+            return int.from_bytes(cell, "big", signed=True)
+        case "double precision":
+            return struct.unpack(">d", cell)[0]
+        case "boolean":
+            return {b"\0": "false", b"\1": "true"}[cell]
+        case "jsonb":
+            assert cell[:1] == b"\x01"
+            return json.loads(cell[1:], parse_float=Decimal)
+    return cell.decode()
+
+
+def _of_text(kind: str, cell: str) -> object:
+    """The same of a cell of the text format."""
+    if cell == "\\N":
+        return None
+    for escape, character in (("\\t", "\t"), ("\\n", "\n"), ("\\r", "\r"), ("\\\\", "\\")):
+        cell = cell.replace("\\\\", "\0").replace(escape, character).replace("\0", "\\\\") if escape != "\\\\" else cell
+    cell = cell.replace("\\\\", "\\")
+    match kind:
+        case "uuid":
+            return str(UUID(cell))
+        case "timestamp with time zone":
+            return datetime.fromisoformat(cell)
+        case "smallint" | "integer" | "bigint":
+            return int(cell)
+        case "double precision":
+            return float(cell)
+        case "jsonb":
+            return json.loads(cell, parse_float=Decimal)
+    return cell
+
+
+def _compare(router: Router, made: Prepared, body: bytes, count: int) -> None:
+    usual = router.prepare(_entry(body, count))
+    assert not usual.dead, usual.dead
+    (rows,), (same,) = made.rows.values(), usual.rows.values()
+    assert rows.counts == same.counts
+    assert len(rows) == len(same) == count
+    kinds = [kind for _, kind in COLUMNS.values()]
+    found = [list(map(_as_text, kinds, row)) for row in _cells(rows.binary)]
+    lines = [row.line.decode().removesuffix("\n").split("\t") for row in same]
+    assert found == [list(map(_of_text, kinds, line)) for line in lines]
+
+
+def test_what_is_usual_is_the_same_in_each_cell() -> None:
+    router = _router()
+    body = "".join(EVENT % number for number in range(50)).encode()
+    made = _native(router, body, 50)
+    assert made is not None
+    _compare(router, made, body, 50)
+    assert router.binary == {"t"}
+
+
+#: What stands in the place of a value: some of it fits, some is for Python, some is nothing.
+VALUES = [
+    *("null", "true", "false", "0", "-0", "7", "-32768", "32768", "2147483648", "1e3", "1.0", "0.0", "-0.0", "1.5e-7"),
+    *(
+        "9223372036854775807",
+        "9223372036854775808",
+        "1e400",
+        "1e-400",
+        "123456789012345678901234567890",
+        "01",
+        "+1",
+        "1.",
+    ),
+    *('""', '"x"', '"\\u00e9"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\ud800"', '"\\x"', '"\t"', '"a\\tb\\\\N"', '"\\/"'),
+    *('"0a000000-0000-8000-8000-000000000000"', '"0a0000000000-8000-8000-000000000000-"', '"{0a000000}"', "[]", "{}"),
+    *('{"a":{"b":[1,2,{"c":"d"}]}}', '{"a":1,"a":2}', '{"a"}', "[1,]", "[" * 70 + "]" * 70, "nul", "truex", "", "é"),
+]
+
+
+def test_any_value_in_any_place_is_taken_rightly_or_left() -> None:
+    router, taken = _router(), 0
+    for place in ("words", "small", "whole", "large", "real", "yes", "other", "part", "more"):
+        for value in VALUES:
+            begin = EVENT.index(f'"{place}":') + len(place) + 3
+            end = EVENT.index(',"', begin)
+            end = EVENT.index('},"key"') if place == "more" else end
+            end = EVENT.index(',"more"') if place == "part" else end
+            body = ((EVENT[:begin] + value + EVENT[end:]) % 1).encode()
+            made = _native(router, body)
+            taken += made is not None
+            if made is not None:
+                _compare(router, made, body, 1)
+    assert taken > 80
+
+
+def test_damaged_bytes_are_left_or_taken_as_python_does() -> None:
+    router, seeded, taken = _router(), random.Random(2026), 0
+    good = "".join(EVENT % number for number in range(3)).encode()
+    for _ in range(20_000):
+        body = bytearray(good)
+        for _ in range(seeded.choice((1, 1, 2, 5))):
+            place = seeded.randrange(len(body))
+            if seeded.random() < 0.3:
+                del body[place : place + seeded.choice((1, 2, 30))]
+            elif seeded.random() < 0.5:
+                body[place:place] = bytes(seeded.choices(b'"\\{}[],:0e-\n\t u\0\xff', k=seeded.choice((1, 2))))
+            else:
+                body[place] = seeded.randrange(256)
+        made = _native(router, bytes(body), 3)
+        taken += made is not None
+        if made is not None:
+            _compare(router, made, bytes(body), 3)
+    assert taken > 1_000
+
+
+def test_every_prefix_of_an_entry_is_left() -> None:
+    router = _router()
+    body = (EVENT % 1).encode()
+    assert _native(router, body) is not None
+    assert _native(router, body.removesuffix(b"\n")) is not None
+    for end in range(len(body) - 1):
+        assert _native(router, body[:end]) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (EVENT % 1 + EVENT % 2, 1),
+        (EVENT % 1, 2),
+        (EVENT % 1 + "\n", 1),
+        (EVENT % 1 + "\n" + EVENT % 2, 2),
+        (EVENT.replace("click", "view") % 1 + EVENT % 2, 2),
+        (EVENT % 1 + EVENT.replace("click", "view") % 2, 2),
+        (EVENT.replace('"type":"click",', "") % 1, 1),
+        (EVENT.replace('"words"', '"words":"a","words"') % 1, 1),
+        (EVENT.replace('"words"', '"w\\u006frds"') % 1, 1),
+        (EVENT.replace("2026-11-21T", "2026-13-21T") % 1, 1),
+        (EVENT.replace('"key":"k"', '"key":1') % 1, 1),
+        ("[1]\n", 1),
+        ("", 1),
+    ],
+)
+def test_what_is_not_an_event_to_a_line_of_one_type_is_left(body: str, count: int) -> None:
+    assert _native(_router(), body.encode(), count) is None
+
+
+def test_white_space_stands_where_json_lets_it() -> None:
+    router = _router()
+    head, _, data = (EVENT % 1).partition('"data":')
+    spaced = data.replace('":', '" \t:\r ').replace(',"', ' ,\t"').replace("{", "{ ").replace("}", "\r}")
+    body = f'{head}"data": {spaced}'.encode()
+    made = _native(router, body)
+    assert made is not None
+    _compare(router, made, body, 1)
+
+
+def test_events_of_other_columns_and_paths_are_for_python() -> None:
+    for column, source, kind in (
+        ("n", "n", "numeric"),
+        ("n", "a.b", "text"),
+        ("n", "/a/b", "text"),
+        ("n", "$time", "text"),
+        ("n", "$time", "date"),
+        ("n", "$id", "jsonb"),
+        ("n", "$data", "text"),
+        ("n", "at", "timestamp with time zone"),
+        ("n", "a", "json"),
+    ):
+        file = {"pipeline": {"name": "p"}, "table": [{"name": "t", "event_types": ["e"], "mode": "append"}]}
+        file["table"][0]["columns"] = {column: source}  # type: ignore[index]
+        made = PipelineFile.model_validate(file)
+        router = Router(made, {"t": {column: kind}}, "{p}:clean", Attributes(made.ingest, "p"))
+        assert router.binary == frozenset(), (source, kind)
+
+
+def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no cc here")
+    include = sysconfig.get_path("include")
+    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-std=c11"]
+    done = subprocess.run(
+        [compiler, *warnings, "-isystem", include, "-c", str(SOURCE), "-o", str(tmp_path / "rows.o")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,234 @@
+/* JSON (RFC 8259), looked through and not decoded.
+
+   Each function returns what follows in the text, or NULL where something else stands. Behind the text are eight NULs
+   (see `padded`), which JSON has nowhere: no scan runs over its end. */
+
+#ifndef BARGELINE_JSON_H
+#define BARGELINE_JSON_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef const unsigned char *Text;
+
+enum { MOST_DEPTH = 64 };
+
+static Text skip_space(Text at) {
+    while (*at == ' ' || *at == '\t' || *at == '\r')
+        at++;
+    return at;
+}
+
+#define EACH(byte) (0x0101010101010101u * (byte))
+
+/* Whether any of eight bytes is zero. */
+static uint64_t has_zero(uint64_t word) { return (word - EACH(1)) & ~word & EACH(0x80); }
+
+/* What of a string stands for itself: no quote, no backslash, no control character. */
+static Text skip_plain(Text at) {
+    for (;;) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        if (has_zero(word ^ EACH('"')) | has_zero(word ^ EACH('\\')) | has_zero(word & EACH(0xE0)))
+            break;
+        at += sizeof word;
+    }
+    while (*at >= 0x20 && *at != '"' && *at != '\\')
+        at++;
+    return at;
+}
+
+static int is_hex(unsigned char byte) {
+    return (byte >= '0' && byte <= '9') || ((byte | 32) >= 'a' && (byte | 32) <= 'f');
+}
+
+static Text skip_string(Text at, int *escaped) {
+    if (*at++ != '"')
+        return NULL;
+    for (;;) {
+        at = skip_plain(at);
+        if (*at == '"')
+            return at + 1;
+        if (*at != '\\')
+            return NULL;
+        *escaped = 1;
+        at++;
+        if (*at == 'u') {
+            for (int digit = 1; digit <= 4; digit++)
+                if (!is_hex(at[digit]))
+                    return NULL;
+            /* Half of a character beyond 16 bits: whether the other half follows is not looked at here. */
+            if ((at[1] | 32) == 'd' && at[2] >= '8')
+                return NULL;
+            at += 5;
+        } else if (*at != 0 && strchr("\"\\/bfnrt", *at)) {
+            at++;
+        } else {
+            return NULL;
+        }
+    }
+}
+
+static Text skip_digits(Text at) {
+    if (*at < '0' || *at > '9')
+        return NULL;
+    while (*at >= '0' && *at <= '9')
+        at++;
+    return at;
+}
+
+static Text skip_number(Text at) {
+    if (*at == '-')
+        at++;
+    at = *at == '0' ? at + 1 : skip_digits(at);
+    if (at && *at == '.')
+        at = skip_digits(at + 1);
+    if (at && (*at | 32) == 'e') {
+        at++;
+        at = skip_digits(*at == '+' || *at == '-' ? at + 1 : at);
+    }
+    return at;
+}
+
+static Text skip_word(Text at, const char *word) {
+    size_t length = strlen(word);
+    return strncmp((const char *)at, word, length) == 0 ? at + length : NULL;
+}
+
+static Text skip_value(Text at, int depth, int *escaped);
+
+static Text skip_items(Text at, int depth, unsigned char end) {
+    int ignored = 0;
+    if (depth == MOST_DEPTH)
+        return NULL;
+    at = skip_space(at + 1);
+    if (*at == end)
+        return at + 1;
+    for (;;) {
+        if (end == '}') {
+            at = skip_string(at, &ignored);
+            if (!at)
+                return NULL;
+            at = skip_space(at);
+            if (*at != ':')
+                return NULL;
+            at = skip_space(at + 1);
+        }
+        at = skip_value(at, depth + 1, &ignored);
+        if (!at)
+            return NULL;
+        at = skip_space(at);
+        if (*at == end)
+            return at + 1;
+        if (*at != ',')
+            return NULL;
+        at = skip_space(at + 1);
+    }
+}
+
+static Text skip_value(Text at, int depth, int *escaped) {
+    switch (*at) {
+    case '"':
+        return skip_string(at, escaped);
+    case '{':
+        return skip_items(at, depth, '}');
+    case '[':
+        return skip_items(at, depth, ']');
+    case 't':
+        return skip_word(at, "true");
+    case 'f':
+        return skip_word(at, "false");
+    case 'n':
+        return skip_word(at, "null");
+    default:
+        return skip_number(at);
+    }
+}
+
+/* The JSON of a value as it stands there; `at` is NULL where there is none. */
+typedef struct {
+    Text at;
+    size_t length;
+    int escaped;
+} Value;
+
+typedef struct {
+    const char *name;
+    size_t length;
+} Name;
+
+/* What is wanted of an object: names of members; and of the value of one of them, itself an object, the `inner` ones.
+   Their values stand behind those of the object. */
+typedef struct Names {
+    const Name *names;
+    int count;
+    int outer;
+    const struct Names *inner;
+} Names;
+
+static Text read_object(Text at, const Names *wanted, Value *values);
+
+static Text read_member(Text at, const Names *wanted, int place, Value *values) {
+    int escaped = 0;
+    int is_outer = wanted->inner && place == wanted->outer;
+    Text end = is_outer ? read_object(at, wanted->inner, values + wanted->count) : skip_value(at, 1, &escaped);
+    if (!end || values[place].at)
+        return NULL;
+    values[place] = (Value){at, (size_t)(end - at), escaped};
+    return end;
+}
+
+static int find_name(const Names *wanted, Text name, size_t length, int *next) {
+    for (int tried = 0; tried < wanted->count; tried++) {
+        /* Mostly they stand in the order in which they are wanted. */
+        int place = *next;
+        *next = place + 1 == wanted->count ? 0 : place + 1;
+        if (wanted->names[place].length == length && memcmp(wanted->names[place].name, name, length) == 0)
+            return place;
+    }
+    return -1;
+}
+
+/* Note the values of what is wanted of an object. A name that comes twice, or is spelt with escapes, is unusual. */
+static Text read_object(Text at, const Names *wanted, Value *values) {
+    int next = 0, ignored = 0;
+    if (*at != '{')
+        return NULL;
+    at = skip_space(at + 1);
+    if (*at == '}')
+        return at + 1;
+    for (;;) {
+        int escaped = 0;
+        Text name = at + 1;
+        at = skip_string(at, &escaped);
+        if (!at || escaped)
+            return NULL;
+        int place = find_name(wanted, name, (size_t)(at - 1 - name), &next);
+        at = skip_space(at);
+        if (*at != ':')
+            return NULL;
+        at = skip_space(at + 1);
+        at = place < 0 ? skip_value(at, 1, &ignored) : read_member(at, wanted, place, values);
+        if (!at)
+            return NULL;
+        at = skip_space(at);
+        if (*at == '}')
+            return at + 1;
+        if (*at != ',')
+            return NULL;
+        at = skip_space(at + 1);
+    }
+}
+
+static int is_null(const Value *value) { return !value->at || *value->at == 'n'; }
+
+static int is_text(const Value *value) { return value->at && *value->at == '"'; }
+
+static int is_plain(const Value *value) { return is_text(value) && !value->escaped; }
+
+static int is_same(const Value *one, const Value *other) {
+    return one->length == other->length && memcmp(one->at, other->at, one->length) == 0;
+}
+
+#endif
