@@ -120,6 +120,8 @@ def test_the_image_is_small_and_holds_no_tools(engine: Engine, image: str) -> No
     (config,) = json.loads(engine.podman("image", "inspect", image))
     assert config["Config"]["User"] == "10001:10001"
     assert config["Config"]["StopSignal"] == "SIGTERM"
+    has_c = "from workers.loader import native; print(native.AVAILABLE)"
+    assert engine.podman("run", "--rm", "--network", "none", image, "python", "-c", has_c) == "True"
     assert config["Config"]["Labels"]["org.opencontainers.image.title"] == "Bargeline"
     found = engine.podman(
         *("run", "--rm", "--user", "0", "--network", "none", image),

@@ -24,13 +24,29 @@ IDS = SourceIds("all")
 TABLES = """
 CREATE TABLE everything (
     id uuid PRIMARY KEY, at timestamptz NOT NULL, kind text, key text, words text, short varchar(5), code char(3),
-    small smallint, whole integer, large bigint, real double precision, yes boolean, other uuid,
+    exact numeric, price numeric(8, 2), seen timestamptz, local timestamp, small smallint, whole integer, large bigint,
+    real double precision, yes boolean, other uuid,
     part jsonb, payload jsonb, document json
 );
 CREATE TABLE minutes (window_start timestamptz, code char(3), whole bigint NOT NULL, events bigint NOT NULL,
     PRIMARY KEY (window_start, code));
 """
-PATHS = ("words", "short", "code", "small", "whole", "large", "real", "yes", "other", "part")
+PATHS = (
+    "words",
+    "short",
+    "code",
+    "exact",
+    "price",
+    "seen",
+    "local",
+    "small",
+    "whole",
+    "large",
+    "real",
+    "yes",
+    "other",
+    "part",
+)
 FILE: dict[str, Any] = {
     "table": [
         {
@@ -120,6 +136,10 @@ def _some_data(seeded: random.Random) -> dict[str, Any]:
         "words": text,
         "short": text[:5],
         "code": seeded.choice(["a", "b ", "xyz", "é"]),
+        "exact": seeded.choice([0, 10**12, -1, 0.5, 12345.678, f"{seeded.randint(-(10**9), 10**9)}.{len(text)}50"]),
+        "price": seeded.choice([0, 1.005, "12.345", 99999.994, "-0.00", "007.10"]),
+        "local": seeded.choice(["2026-11-21T10:00:00.5+02:00", "2026-11-21 10:00", 1.7e9]),
+        "seen": seeded.choice(["2026-11-21T10:00:00.5+02:00", "2026-11-21 10:00", 1.7e9, 1700000000123, "0001-01-02"]),
         "small": seeded.randint(-(2**15), 2**15 - 1),
         "whole": seeded.choice([-(2**31), 2**31 - 1, 0, 7]),
         "large": seeded.randint(-(10**17), 10**17),

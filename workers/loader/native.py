@@ -5,7 +5,6 @@ no tabs and parses no times. Columns of other types, paths that go deeper, and u
 in an entry, and every entry where there was no C compiler, goes the way of ``rows.py``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,9 +13,11 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import InvalidEvent
-from shared.pipeline import PipelineFile, TableSection
+from shared.events import parse_time
+from shared.pipeline import ATTRIBUTES, PipelineFile, TableSection
 from workers.loader.clean import moment
 from workers.loader.columns import copy_order
+from workers.loader.nodes import Node, nodes_of
 from workers.loader.rollups import Counts, Rollup
 
 try:
@@ -27,11 +28,12 @@ else:
     # One that was compiled for another version of this file is none.
     AVAILABLE = _rows.VERSION == 1
 
-#: What C is told: keys of data; for each column what fills it and how it is written; for each rollup what it counts by.
-Told = tuple[tuple[bytes, ...], tuple[tuple[int, int], ...], tuple[tuple[int, ...], ...]]
-#: As in _rows.c.
-_SLOTS = {"$id": 0, "$type": 1, "$source": 2, "$time": 3, "$key": 4, "$data": 5}
-_TEXT, _UUID, _JSON, _JSONB, _MOMENT = 0, 1, 7, 8, 9
+#: What C is told: nodes; groups of them, from one to another; for each column the node that fills it and how it is
+#: written; for each rollup the nodes that it counts by.
+Told = tuple[tuple[Node, ...], tuple[tuple[int, int], ...], tuple[tuple[int, int], ...], tuple[tuple[int, ...], ...]]
+#: As in _rows.c: the first nodes.
+_ATTRIBUTES = {"$id": 0, "$type": 1, "$source": 2, "$time": 3, "$key": 4, "$data": 5}
+_TEXT, _UUID, _JSON, _JSONB, _MOMENT, _NUMERIC = 0, 1, 7, 8, 9, 10
 _VALUES = {
     "text": _TEXT,
     "character varying": _TEXT,
@@ -43,6 +45,10 @@ _VALUES = {
     "bigint": 5,
     "double precision": 6,
     "jsonb": _JSONB,
+    "timestamp with time zone": _MOMENT,
+    # Of a path; an event's own time would be that of the clock where it was taken.
+    "timestamp without time zone": _MOMENT,
+    "numeric": _NUMERIC,
 }
 _WORDS = ("text", "character varying", "uuid")
 _TYPES = {
@@ -52,9 +58,9 @@ _TYPES = {
         name: {"text": _TEXT, "character varying": _TEXT, "uuid": _UUID} for name in ("$id", "$type", "$source", "$key")
     },
 }
-_MOST_KEYS, _MOST_COLUMNS = 58, 256
-_KEY = re.compile(r'[^/$".\\\x00-\x1f][^".\\\x00-\x1f]*')
+_MOST_COLUMNS = 256
 _BEFORE_TYPE = b'"type":"'
+_decode = msgspec.json.Decoder().decode
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -106,7 +112,7 @@ class Native:
         plan = self._any or self._plans.get(_type_of(body))
         if plan is None or not _is_utf8(body):
             return None
-        made = _rows.rows(body, count, plan.kind, plan.told, _written)
+        made = _rows.rows(body, count, plan.kind, plan.told, _moment_of)
         if made is None:
             return None
         rows, written = made
@@ -121,19 +127,14 @@ class Native:
 def _told(section: TableSection, types: Mapping[str, str], counted: Sequence[Rollup]) -> Told | None:
     """None where a column or a rollup is not for C."""
     columns = [(section.columns[name], types[name]) for name in copy_order(section)]
-    paths = [source for source, _ in columns if source not in _SLOTS]
-    paths += [path for rollup in counted for path in rollup.paths]
-    keys = list(dict.fromkeys(paths))
-    codes = [_TYPES.get(source, _VALUES).get(kind) for source, kind in columns]
-    fitting = len(keys) <= _MOST_KEYS and len(columns) <= _MOST_COLUMNS and all(map(_KEY.fullmatch, keys))
-    if section.mode == "upsert" or not fitting:
+    paths = [source for source, _ in columns if source not in ATTRIBUTES]
+    tree = nodes_of([*paths, *(path for rollup in counted for path in rollup.paths)])
+    codes = [code for source, kind in columns if (code := _TYPES.get(source, _VALUES).get(kind)) is not None]
+    if tree is None or section.mode == "upsert" or not len(columns) == len(codes) <= _MOST_COLUMNS:
         return None
-    slots = _SLOTS | {key: len(_SLOTS) + place for place, key in enumerate(keys)}
-    written = tuple((slots[source], code) for (source, _), code in zip(columns, codes, strict=True) if code is not None)
-    if len(written) < len(columns):
-        return None
-    by = tuple(tuple(slots[path] for path in ("$time", *rollup.paths)) for rollup in counted)
-    return tuple(key.encode() for key in keys), written, by
+    written = tuple((tree.places[source], code) for (source, _), code in zip(columns, codes, strict=True))
+    by = tuple(tuple(tree.places[path] for path in ("$time", *rollup.paths)) for rollup in counted)
+    return tree.nodes, tree.groups, written, by
 
 
 def _type_of(body: bytes) -> bytes:
@@ -151,9 +152,10 @@ def _is_utf8(body: bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _written(time: bytes) -> int | None:
-    """Microseconds since 2000 of an event's time; None if it is none."""
+def _moment_of(time: bytes, is_of_event: int) -> int | None:
+    """Microseconds since 2000 of the JSON of a time, an event's own or one of its data; None if it is none."""
     try:
-        return (moment(time.decode()) - _EPOCH) // _MICROSECOND
-    except msgspec.MsgspecError:
+        value = _decode(time)
+        return ((moment(value) if is_of_event else parse_time(value)) - _EPOCH) // _MICROSECOND
+    except (InvalidEvent, msgspec.MsgspecError):
         return None

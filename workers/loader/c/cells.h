@@ -126,9 +126,16 @@ static int put_boolean(Buffer *buffer, const Value *value) {
     return 1;
 }
 
+/* The characters of a number, which may stand in a string, as money mostly does. */
+static Text number_in(const Value *value, Text *end) {
+    int quote = is_plain(value);
+    *end = value->at + value->length - quote;
+    return value->at + quote;
+}
+
 /* Of at most 18 digits; what is longer, or has a fraction or an exponent, is PostgreSQL's to judge. */
 static int put_integer(Buffer *buffer, const Value *value, int size) {
-    Text at = value->at, end = value->at + value->length;
+    Text end, at = number_in(value, &end);
     int negative = *at == '-';
     int64_t number = 0;
     at += negative;
@@ -146,6 +153,59 @@ static int put_integer(Buffer *buffer, const Value *value, int size) {
         return 0;
     put_number(buffer, (uint64_t)size, 4);
     put_number(buffer, (uint64_t)number, size);
+    return 1;
+}
+
+enum { MOST_DIGITS = 128, DIGITS = 4 };
+
+/* Groups of four digits, each group a number, with as many zeros in front and behind as that takes: how many groups. */
+static int group_digits(Text at, Text point, Text end, int *groups) {
+    int count = 0, place = (int)((DIGITS - (point - at) % DIGITS) % DIGITS);
+    groups[0] = 0;
+    for (; at < end; at++) {
+        if (at == point)
+            continue;
+        groups[count] = 10 * groups[count] + (*at - '0');
+        if (++place == DIGITS) {
+            groups[++count] = 0;
+            place = 0;
+        }
+    }
+    if (place == 0)
+        return count;
+    for (; place < DIGITS; place++)
+        groups[count] *= 10;
+    return count + 1;
+}
+
+/* Digits to the base of 10,000, the weight of the first, the sign, and how many decimal places are shown. */
+static int put_numeric(Buffer *buffer, const Value *value) {
+    int groups[MOST_DIGITS / DIGITS + 2], first = 0;
+    Text end, at = number_in(value, &end), point;
+    int negative = *at == '-';
+    at += negative;
+    point = skip_digits(at);
+    if (!point || point > end || end - at > MOST_DIGITS)
+        return 0;
+    if (point < end && (*point != '.' || skip_digits(point + 1) != end))
+        return 0;
+    int places = point < end ? (int)(end - point) - 1 : 0;
+    int count = group_digits(at, point, end, groups), weight = (int)(point - at + DIGITS - 1) / DIGITS - 1;
+    while (count > first && groups[count - 1] == 0)
+        count--;
+    while (count > first && groups[first] == 0) {
+        first++;
+        weight--;
+    }
+    if (count == first)
+        weight = negative = 0;
+    put_number(buffer, (uint64_t)(8 + 2 * (count - first)), 4);
+    put_number(buffer, (uint64_t)(count - first), 2);
+    put_number(buffer, (uint64_t)(int64_t)weight, 2);
+    put_number(buffer, negative ? 0x4000 : 0, 2);
+    put_number(buffer, (uint64_t)places, 2);
+    for (; first < count; first++)
+        put_number(buffer, (uint64_t)groups[first], 2);
     return 1;
 }
 
@@ -179,13 +239,17 @@ static int put_json(Buffer *buffer, const Value *value, int is_binary) {
 }
 
 /* As in native.py. */
-enum { TEXT, UUID, BOOLEAN, SMALLINT, INTEGER, BIGINT, DOUBLE, JSON, JSONB, MOMENT };
+enum { TEXT, UUID, BOOLEAN, SMALLINT, INTEGER, BIGINT, DOUBLE, JSON, JSONB, MOMENT, NUMERIC };
 
-static int put_cell(Buffer *buffer, int type, const Value *value, int64_t moment) {
-    if (is_null(value)) {
-        put_number(buffer, UINT32_MAX, 4);
-        return 1;
-    }
+static void put_null(Buffer *buffer) { put_number(buffer, UINT32_MAX, 4); }
+
+static int put_moment(Buffer *buffer, int64_t microseconds) {
+    put_number(buffer, 8, 4);
+    put_number(buffer, (uint64_t)microseconds, 8);
+    return 1;
+}
+
+static int put_cell(Buffer *buffer, int type, const Value *value) {
     switch (type) {
     case TEXT:
         return put_text(buffer, value);
@@ -205,10 +269,8 @@ static int put_cell(Buffer *buffer, int type, const Value *value, int64_t moment
         return put_json(buffer, value, 0);
     case JSONB:
         return put_json(buffer, value, 1);
-    case MOMENT:
-        put_number(buffer, 8, 4);
-        put_number(buffer, (uint64_t)moment, 8);
-        return 1;
+    case NUMERIC:
+        return put_numeric(buffer, value);
     }
     return 0;
 }

@@ -153,46 +153,52 @@ typedef struct {
     int escaped;
 } Value;
 
+/* A member that is wanted of an object, and the group of those that are wanted of its own, or -1. One that is not
+   `allowed` would change what others mean. */
 typedef struct {
     const char *name;
     size_t length;
-} Name;
+    int inner, allowed;
+} Node;
 
-/* What is wanted of an object: names of members; and of the value of one of them, itself an object, the `inner` ones.
-   Their values stand behind those of the object. */
-typedef struct Names {
-    const Name *names;
-    int count;
-    int outer;
-    const struct Names *inner;
-} Names;
+typedef struct {
+    int begin, end;
+} Group;
 
-static Text read_object(Text at, const Names *wanted, Value *values);
+typedef struct {
+    const Node *nodes;
+    const Group *groups;
+} Tree;
 
-static Text read_member(Text at, const Names *wanted, int place, Value *values) {
-    int escaped = 0;
-    int is_outer = wanted->inner && place == wanted->outer;
-    Text end = is_outer ? read_object(at, wanted->inner, values + wanted->count) : skip_value(at, 1, &escaped);
-    if (!end || values[place].at)
-        return NULL;
-    values[place] = (Value){at, (size_t)(end - at), escaped};
-    return end;
-}
-
-static int find_name(const Names *wanted, Text name, size_t length, int *next) {
-    for (int tried = 0; tried < wanted->count; tried++) {
+static int find_node(const Tree *tree, Group group, Text name, size_t length, int *next) {
+    for (int tried = group.begin; tried < group.end; tried++) {
         /* Mostly they stand in the order in which they are wanted. */
         int place = *next;
-        *next = place + 1 == wanted->count ? 0 : place + 1;
-        if (wanted->names[place].length == length && memcmp(wanted->names[place].name, name, length) == 0)
+        *next = place + 1 == group.end ? group.begin : place + 1;
+        if (tree->nodes[place].length == length && memcmp(tree->nodes[place].name, name, length) == 0)
             return place;
     }
     return -1;
 }
 
-/* Note the values of what is wanted of an object. A name that comes twice, or is spelt with escapes, is unusual. */
-static Text read_object(Text at, const Names *wanted, Value *values) {
-    int next = 0, ignored = 0;
+static Text read_object(Text at, const Tree *tree, int group, Value *values);
+
+/* Note the value of a member. A name that comes twice is unusual, and so is a list whose items may be wanted. */
+static Text read_member(Text at, const Tree *tree, int place, Value *values) {
+    int escaped = 0, inner = tree->nodes[place].inner;
+    if (values[place].at || !tree->nodes[place].allowed || (inner >= 0 && *at == '['))
+        return NULL;
+    values[place].at = at;
+    Text end = inner >= 0 && *at == '{' ? read_object(at, tree, inner, values) : skip_value(at, 1, &escaped);
+    if (end)
+        values[place] = (Value){at, (size_t)(end - at), escaped};
+    return end;
+}
+
+/* Note the values of what is wanted of an object, by the places of their nodes. A name that is spelt with escapes is
+   unusual. */
+static Text read_object(Text at, const Tree *tree, int group, Value *values) {
+    int next = tree->groups[group].begin, ignored = 0;
     if (*at != '{')
         return NULL;
     at = skip_space(at + 1);
@@ -204,12 +210,12 @@ static Text read_object(Text at, const Names *wanted, Value *values) {
         at = skip_string(at, &escaped);
         if (!at || escaped)
             return NULL;
-        int place = find_name(wanted, name, (size_t)(at - 1 - name), &next);
+        int place = find_node(tree, tree->groups[group], name, (size_t)(at - 1 - name), &next);
         at = skip_space(at);
         if (*at != ':')
             return NULL;
         at = skip_space(at + 1);
-        at = place < 0 ? skip_value(at, 1, &ignored) : read_member(at, wanted, place, values);
+        at = place < 0 ? skip_value(at, 1, &ignored) : read_member(at, tree, place, values);
         if (!at)
             return NULL;
         at = skip_space(at);

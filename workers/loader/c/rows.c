@@ -11,71 +11,100 @@
 #include "cells.h"
 #include "json.h"
 
-/* Attributes of an event, then the keys of its data that columns and rollups need. */
+/* The first nodes of a plan, and its first group; those of the data come behind them. */
 enum { ID, TYPE, SOURCE, TIME, KEY, DATA, ATTRIBUTES };
-enum { MOST_SLOTS = 64, MOST_COLUMNS = 256 };
+enum { MOST_NODES = 256, MOST_COLUMNS = 256 };
 /* Changes with what native.py passes and gets: it takes no other. */
 enum { VERSION = 1 };
 
-static const Name attribute_names[ATTRIBUTES] = {
-    {"id", 2}, {"type", 4}, {"source", 6}, {"time", 4}, {"key", 3}, {"data", 4},
-};
-
 typedef struct {
-    int slot, type;
+    int node, type;
 } Column;
 
-/* What a table takes of events of a type: names of data, columns, and for each rollup what it counts by. */
+/* What a table takes of events of a type: nodes, columns, and for each rollup the nodes that it counts by. */
 typedef struct {
-    Name names[MOST_SLOTS];
-    int name_count, column_count;
+    Node nodes[MOST_NODES];
+    Group groups[MOST_NODES];
+    int node_count, group_count, column_count;
     Column columns[MOST_COLUMNS];
-    PyObject *rollups; /* a tuple of tuples of slots, borrowed */
+    PyObject *rollups; /* a tuple of tuples of places of nodes, borrowed */
 } Plan;
 
-static int read_slot(PyObject *number, const Plan *plan) {
-    long slot = PyLong_AsLong(number);
-    if (slot < 0 || slot >= ATTRIBUTES + plan->name_count) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "no such slot");
-        return -1;
-    }
-    return (int)slot;
+static int refuse(const char *why) {
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, why);
+    return 0;
 }
 
-static int read_plan(PyObject *given, Plan *plan) {
-    PyObject *names, *columns;
-    PyTypeObject *tuple = &PyTuple_Type;
-    if (!PyArg_ParseTuple(given, "O!O!O!", tuple, &names, tuple, &columns, tuple, &plan->rollups))
-        return 0;
-    if (PyTuple_GET_SIZE(names) > MOST_SLOTS - ATTRIBUTES || PyTuple_GET_SIZE(columns) > MOST_COLUMNS) {
-        PyErr_SetString(PyExc_ValueError, "too many names or columns");
-        return 0;
-    }
-    plan->name_count = (int)PyTuple_GET_SIZE(names);
-    plan->column_count = (int)PyTuple_GET_SIZE(columns);
-    for (int place = 0; place < plan->name_count; place++) {
-        char *name;
+static int read_nodes(PyObject *given, Plan *plan) {
+    for (int place = 0; place < plan->node_count; place++) {
+        Node *node = &plan->nodes[place];
         Py_ssize_t length;
-        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(names, place), &name, &length) < 0)
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(given, place), "y#ii", &node->name, &length, &node->inner, &node->allowed))
             return 0;
-        plan->names[place] = (Name){name, (size_t)length};
-    }
-    for (int place = 0; place < plan->column_count; place++) {
-        PyObject *slot;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(columns, place), "Oi", &slot, &plan->columns[place].type))
-            return 0;
-        if ((plan->columns[place].slot = read_slot(slot, plan)) < 0)
-            return 0;
+        node->length = (size_t)length;
+        if (node->inner < -1 || node->inner >= plan->group_count)
+            return refuse("no such group");
     }
     return 1;
 }
 
+static int read_groups(PyObject *given, Plan *plan) {
+    for (int place = 0; place < plan->group_count; place++) {
+        Group *group = &plan->groups[place];
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(given, place), "ii", &group->begin, &group->end))
+            return 0;
+        if (group->begin < 0 || group->begin > group->end || group->end > plan->node_count)
+            return refuse("no such nodes");
+    }
+    return 1;
+}
+
+static int read_columns(PyObject *given, Plan *plan) {
+    for (int place = 0; place < plan->column_count; place++) {
+        Column *column = &plan->columns[place];
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(given, place), "ii", &column->node, &column->type))
+            return 0;
+        if (column->node < 0 || column->node >= plan->node_count)
+            return refuse("no such node");
+    }
+    return 1;
+}
+
+static int read_plan(PyObject *given, Plan *plan) {
+    PyObject *nodes, *groups, *columns;
+    PyTypeObject *tuple = &PyTuple_Type;
+    if (!PyArg_ParseTuple(given, "O!O!O!O!", tuple, &nodes, tuple, &groups, tuple, &columns, tuple, &plan->rollups))
+        return 0;
+    Py_ssize_t node_count = PyTuple_GET_SIZE(nodes), group_count = PyTuple_GET_SIZE(groups);
+    if (node_count > MOST_NODES || group_count > MOST_NODES || PyTuple_GET_SIZE(columns) > MOST_COLUMNS)
+        return refuse("too many nodes or columns");
+    if (node_count < ATTRIBUTES || group_count == 0)
+        return refuse("no attributes");
+    plan->node_count = (int)node_count;
+    plan->group_count = (int)group_count;
+    plan->column_count = (int)PyTuple_GET_SIZE(columns);
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(plan->rollups); place++)
+        if (!PyTuple_Check(PyTuple_GET_ITEM(plan->rollups, place)))
+            return refuse("no tuple of nodes");
+    return read_nodes(nodes, plan) && read_groups(groups, plan) && read_columns(columns, plan);
+}
+
+/* Whether a number from a rollup is a node's. */
+static int read_place(PyObject *number, const Plan *plan) {
+    long place = PyLong_AsLong(number);
+    if (place < 0 || place >= plan->node_count) {
+        refuse("no such node");
+        return -1;
+    }
+    return (int)place;
+}
+
 /* The values of an event in a line: 1, or 0 where anything is unusual. */
 static int read_event(Text *line, const Plan *plan, Value *values) {
-    memset(values, 0, sizeof(Value) * (size_t)(ATTRIBUTES + plan->name_count));
-    Names inner = {plan->names, plan->name_count, 0, NULL}, wanted = {attribute_names, ATTRIBUTES, DATA, &inner};
-    Text at = read_object(*line, &wanted, values);
+    memset(values, 0, sizeof(Value) * (size_t)plan->node_count);
+    Tree tree = {plan->nodes, plan->groups};
+    Text at = read_object(*line, &tree, 0, values);
     if (!at)
         return 0;
     at = skip_space(at);
@@ -86,19 +115,53 @@ static int read_event(Text *line, const Plan *plan, Value *values) {
             return 0;
     if (!is_null(&values[KEY]) && !is_plain(&values[KEY]))
         return 0;
-    if (!values[DATA].at)
+    if (!values[DATA].at || *values[DATA].at != '{')
         return 0;
     *line = at;
     return 1;
 }
 
-static int write_row(Buffer *buffer, const Plan *plan, const Value *values, int64_t moment, size_t line_length) {
+/* What the caller asks for. */
+typedef struct {
+    Text body;
+    Py_ssize_t length, count;
+    Value kind; /* the type that all events have; nothing where any will do */
+    PyObject *moment_of; /* tells of the JSON of a time, and whether it is the event's, its microseconds since 2000 */
+    Plan plan;
+} Task;
+
+/* 1, or 0 for what is no time, or, with an exception, where telling it failed. */
+static int read_moment(const Task *task, const Value *value, int is_of_event, int64_t *moment) {
+    PyObject *told = PyObject_CallFunction(task->moment_of, "y#i", value->at, (Py_ssize_t)value->length, is_of_event);
+    if (!told)
+        return 0;
+    *moment = told == Py_None ? 0 : PyLong_AsLongLong(told);
+    int is_moment = told != Py_None && !PyErr_Occurred();
+    Py_DECREF(told);
+    return is_moment;
+}
+
+static int write_cell(Buffer *buffer, const Task *task, Column column, const Value *value, int64_t time) {
+    int64_t moment = time;
+    if (is_null(value)) {
+        put_null(buffer);
+        return 1;
+    }
+    if (column.type != MOMENT)
+        return put_cell(buffer, column.type, value);
+    if (column.node != TIME && !read_moment(task, value, 0, &moment))
+        return 0;
+    return put_moment(buffer, moment);
+}
+
+static int write_row(Buffer *buffer, const Task *task, const Value *values, int64_t time, size_t line_length) {
+    const Plan *plan = &task->plan;
     if (!reserve(buffer, 2 + (size_t)plan->column_count * (line_length + 16)))
         return 0;
     put_number(buffer, (uint64_t)plan->column_count, 2);
     for (int place = 0; place < plan->column_count; place++) {
         Column column = plan->columns[place];
-        if (!put_cell(buffer, column.type, &values[column.slot], moment))
+        if (!write_cell(buffer, task, column, &values[column.node], time))
             return 0;
     }
     return 1;
@@ -107,18 +170,18 @@ static int write_row(Buffer *buffer, const Plan *plan, const Value *values, int6
 /* Count a row in each rollup: by the JSON of its values, with commas between them, as it stands there. */
 static int count_row(Buffer *scratch, const Plan *plan, const Value *values, PyObject *counts, size_t line_length) {
     for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(plan->rollups); place++) {
-        PyObject *slots = PyTuple_GET_ITEM(plan->rollups, place);
+        PyObject *nodes = PyTuple_GET_ITEM(plan->rollups, place);
         scratch->used = 0;
-        if (!reserve(scratch, (size_t)PyTuple_GET_SIZE(slots) * (line_length + 5)))
+        if (!reserve(scratch, (size_t)PyTuple_GET_SIZE(nodes) * (line_length + 5)))
             return 0;
-        for (Py_ssize_t part = 0; part < PyTuple_GET_SIZE(slots); part++) {
-            int slot = read_slot(PyTuple_GET_ITEM(slots, part), plan);
-            if (slot < 0)
+        for (Py_ssize_t part = 0; part < PyTuple_GET_SIZE(nodes); part++) {
+            int node = read_place(PyTuple_GET_ITEM(nodes, part), plan);
+            if (node < 0)
                 return 0;
             if (part)
                 put_number(scratch, ',', 1);
-            if (values[slot].at)
-                put_bytes(scratch, values[slot].at, values[slot].length);
+            if (values[node].at)
+                put_bytes(scratch, values[node].at, values[node].length);
             else
                 put_bytes(scratch, (Text) "null", 4);
         }
@@ -137,44 +200,24 @@ static int count_row(Buffer *scratch, const Plan *plan, const Value *values, PyO
     return 1;
 }
 
-/* Microseconds since 2000 of a time as `written` tells them: 1, or 0 where it is none. */
-static int read_moment(PyObject *written, const Value *time, int64_t *moment) {
-    PyObject *told = PyObject_CallFunction(written, "y#", time->at + 1, (Py_ssize_t)(time->length - 2));
-    if (!told)
-        return 0;
-    *moment = told == Py_None ? 0 : PyLong_AsLongLong(told);
-    int is_moment = told != Py_None && !PyErr_Occurred();
-    Py_DECREF(told);
-    return is_moment;
-}
-
-/* What the caller asks for. */
-typedef struct {
-    Text body;
-    Py_ssize_t length, count;
-    Value kind; /* the type that all events have; nothing where any will do */
-    PyObject *written;
-    Plan plan;
-} Task;
-
 static int is_kind(const Value *type, const Value *kind) {
     return !kind->at || (type->length - 2 == kind->length && memcmp(type->at + 1, kind->at, kind->length) == 0);
 }
 
 /* Rows and counts of all lines: 1; or 0 where anything is unusual, or, with an exception, impossible. */
 static int read_lines(const Task *task, Buffer *rows, Buffer *scratch, PyObject *counts) {
-    Value values[MOST_SLOTS], time = {0};
+    Value values[MOST_NODES], time = {0};
     Text line = task->body;
     int64_t moment = 0;
     for (Py_ssize_t place = 0; place < task->count; place++) {
         Text begin = line;
         if (!read_event(&line, &task->plan, values) || !is_kind(&values[TYPE], &task->kind))
             return 0;
-        if ((place == 0 || !is_same(&values[TIME], &time)) && !read_moment(task->written, &values[TIME], &moment))
+        if ((place == 0 || !is_same(&values[TIME], &time)) && !read_moment(task, &values[TIME], 1, &moment))
             return 0;
         time = values[TIME];
         size_t length = (size_t)(line - begin);
-        if (!write_row(rows, &task->plan, values, moment, length))
+        if (!write_row(rows, task, values, moment, length))
             return 0;
         if (!count_row(scratch, &task->plan, values, counts, length))
             return 0;
@@ -229,7 +272,7 @@ static PyObject *rows(PyObject *module, PyObject *arguments) {
     PyObject *plan, *result;
     Task task;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "y#nz#OO", &body, &length, &task.count, &kind, &kind_length, &plan, &task.written))
+    if (!PyArg_ParseTuple(arguments, "y#nz#OO", &body, &length, &task.count, &kind, &kind_length, &plan, &task.moment_of))
         return NULL;
     task.length = length;
     unsigned char *copy = read_plan(plan, &task.plan) ? padded(body, task.length) : NULL;
@@ -243,7 +286,7 @@ static PyObject *rows(PyObject *module, PyObject *arguments) {
 }
 
 static PyMethodDef methods[] = {
-    {"rows", rows, METH_VARARGS, "rows(body, count, kind, plan, written): (rows, counts of each rollup), or None"},
+    {"rows", rows, METH_VARARGS, "rows(body, count, kind, plan, moment_of): (rows, counts of each rollup), or None"},
     {NULL, NULL, 0, NULL},
 };
 
