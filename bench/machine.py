@@ -10,17 +10,20 @@ from typing import Any
 
 import psutil
 
+from workers.loader import native
+
 _FSYNCS = 50
 
 
 def describe() -> dict[str, Any]:
-    """Cores, CPU, memory, system, Python, and the time of one fsync where the servers' data are."""
+    """Cores, CPU, memory, system, Python, whether there is C, and the time of one fsync where the servers' data are."""
     return {
         "cores": os.cpu_count(),
         "cpu": _cpu_model(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "c": native.AVAILABLE,
         "fsync_ms": round(_fsync_seconds() * 1000, 2),
     }
 

@@ -189,7 +189,8 @@ def footnote(result: Result) -> list[str]:
     return [
         (
             f"Medians of {len(result.of('fleet'))} interleaved rounds, {result.at:%Y-%m-%d}: {machine['cores']} cores "
-            f"({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}, "
+            f"({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']} "
+            f"{'with' if machine.get('c') else 'without'} a C compiler, "
             f"{servers}; events of {result.event_bytes} bytes ({counts}), one process of each kind, "
             f"one fsync takes {machine['fsync_ms']} ms. Method: `bench/README.md`."
         )
