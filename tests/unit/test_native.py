@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import struct
 import subprocess
 import sysconfig
@@ -320,14 +319,26 @@ def test_events_of_other_columns_and_paths_are_for_python() -> None:
         assert router.binary == frozenset(), (source, kind)
 
 
+def test_a_table_of_every_type_takes_several_and_others_do_not() -> None:
+    body = (EVENT % 1 + EVENT.replace("click", "view") % 2).encode()
+    every = FILE.model_copy(update={"table": (FILE.table[0].model_copy(update={"event_types": ("*",)}),), "rollup": ()})
+    router = Router(every, TYPES, "{p}:clean", Attributes(every.ingest, "p"))
+    made = _native(router, body, 2)
+    assert made is not None
+    _compare(router, made, body, 2)
+    of_two = every.model_copy(update={"table": (*every.table, FILE.table[0].model_copy(update={"name": "u"}))})
+    router = Router(of_two, TYPES | {"u": TYPES["t"]}, "{p}:clean", Attributes(of_two.ingest, "p"))
+    assert router.binary == {"u"}
+    assert _native(router, body, 2) is None
+    assert len(router.prepare(_entry(body, 2), binary=True).rows["t"]) == 1
+
+
+@pytest.mark.needs_program("cc")
 def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no cc here")
     include = sysconfig.get_path("include")
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-std=c11"]
     done = subprocess.run(
-        [compiler, *warnings, "-isystem", include, "-c", str(SOURCE), "-o", str(tmp_path / "rows.o")],
+        ["cc", *warnings, "-isystem", include, "-c", str(SOURCE), "-o", str(tmp_path / "rows.o")],
         capture_output=True,
         text=True,
         check=False,

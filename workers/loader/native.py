@@ -1,8 +1,8 @@
-"""Entries of the usual kind straight from their JSON into rows of COPY's binary format, by ``_rows.c``.
+"""Entries of the usual kind straight from their JSON into rows of COPY's binary format, by ``c/rows.c``.
 
-A fifth of the time that ``rows.py`` takes, and for a click PostgreSQL itself takes 6.3 µs instead of 9.6: it looks for
-no tabs and parses no times. Columns of other types, paths that go deeper, and upserts are not for it. Anything unusual
-in an entry, and every entry where there was no C compiler, goes the way of ``rows.py``.
+A third of the time that ``rows.py`` takes, and for a click PostgreSQL itself takes 6.3 µs instead of 9.6: it looks for
+no tabs and parses no times. Columns of other types and upserts are not for it. Anything unusual in an entry, and every
+entry where there was no C compiler, goes the way of ``rows.py``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from shared.events import parse_time
 from shared.pipeline import ATTRIBUTES, PipelineFile, TableSection
 from workers.loader.clean import moment
 from workers.loader.columns import copy_order
-from workers.loader.nodes import Node, nodes_of
+from workers.loader.nodes import Group, Node, nodes_of
 from workers.loader.rollups import Counts, Rollup
 
 try:
@@ -28,11 +28,10 @@ else:
     # One that was compiled for another version of this file is none.
     AVAILABLE = _rows.VERSION == 1
 
-#: What C is told: nodes; groups of them, from one to another; for each column the node that fills it and how it is
-#: written; for each rollup the nodes that it counts by.
-Told = tuple[tuple[Node, ...], tuple[tuple[int, int], ...], tuple[tuple[int, int], ...], tuple[tuple[int, ...], ...]]
-#: As in _rows.c: the first nodes.
-_ATTRIBUTES = {"$id": 0, "$type": 1, "$source": 2, "$time": 3, "$key": 4, "$data": 5}
+#: What C is told: nodes; groups of them; for each column the node that fills it and how it is written; for each rollup
+#: the nodes that it counts by.
+Told = tuple[tuple[Node, ...], tuple[Group, ...], tuple[tuple[int, int], ...], tuple[tuple[int, ...], ...]]
+#: How cells are written, as in c/cells.h.
 _TEXT, _UUID, _JSON, _JSONB, _MOMENT, _NUMERIC = 0, 1, 7, 8, 9, 10
 _VALUES = {
     "text": _TEXT,
@@ -50,13 +49,11 @@ _VALUES = {
     "timestamp without time zone": _MOMENT,
     "numeric": _NUMERIC,
 }
-_WORDS = ("text", "character varying", "uuid")
+_TEXTS = {kind: _VALUES[kind] for kind in ("text", "character varying", "uuid")}
 _TYPES = {
     "$time": {"timestamp with time zone": _MOMENT},
     "$data": {"json": _JSON, "jsonb": _JSONB},
-    **{
-        name: {"text": _TEXT, "character varying": _TEXT, "uuid": _UUID} for name in ("$id", "$type", "$source", "$key")
-    },
+    **dict.fromkeys(("$id", "$type", "$source", "$key"), _TEXTS),
 }
 _MOST_COLUMNS = 256
 _BEFORE_TYPE = b'"type":"'
@@ -86,30 +83,23 @@ class Native:
     """Finds the table of an entry and makes its rows, where all of it is as usual."""
 
     def __init__(self, file: PipelineFile, types: Mapping[str, Mapping[str, str]], rollups: Sequence[Rollup]) -> None:
-        self._plans: dict[bytes, _Plan] = {}
-        self._any: _Plan | None = None
+        self._plans: dict[bytes | None, _Plan] = {}
         for section in file.table if AVAILABLE else ():
             for kind in section.event_types:
                 counted = [one if one.takes(kind) else None for one in rollups]
                 told = _told(section, types[section.name], [one for one in counted if one is not None])
-                if told is None:
-                    continue
-                if kind != "*":
-                    self._plans[kind.encode()] = _Plan(kind.encode(), section.name, told, counted)
-                elif len(file.table) == len(section.event_types) == 1 and None not in counted:
-                    self._any = _Plan(None, section.name, told, counted)
-
-    @property
-    def tables(self) -> frozenset[str]:
-        """Names of the tables that it makes rows for."""
-        found = [*self._plans.values(), *([self._any] if self._any else [])]
-        return frozenset(plan.table for plan in found)
+                every = kind == "*" and len(file.table) == len(section.event_types) == 1 and None not in counted
+                if told is not None and (kind != "*" or every):
+                    named = None if every else kind.encode()
+                    self._plans[named] = _Plan(named, section.name, told, counted)
+        #: Names of the tables that it makes rows for.
+        self.tables = frozenset(plan.table for plan in self._plans.values())
 
     def rows(self, body: bytes, count: int) -> Found | None:
         """Rows of an entry's events, which are NDJSON; None where anything in it is unusual."""
-        if not self.tables:
+        if not self._plans:
             return None
-        plan = self._any or self._plans.get(_type_of(body))
+        plan = self._plans.get(None) or self._plans.get(_type_of(body))
         if plan is None or not _is_utf8(body):
             return None
         made = _rows.rows(body, count, plan.kind, plan.told, _moment_of)

@@ -1,9 +1,9 @@
 /* Clean entries of the usual kind into rows of COPY's binary format, in one pass over their JSON.
 
-   `rows` makes of an entry what rows.py makes of it step by step, at a fifth of the cost, or nothing: whatever is not
+   `rows` makes of an entry what rows.py makes of it step by step, at a third of the cost, or nothing: whatever is not
    just as it mostly is (a number for a text, a key twice, no JSON) makes it return None, and rows.py decides. So it has
-   to be right about what it takes, and need not know what becomes of the rest. tests/integration/test_native_rows.py compares
-   both in PostgreSQL, tests/unit/test_native.py on damaged input. */
+   to be right about what it takes, and need not know what becomes of the rest. tests/integration/test_native_rows.py
+   compares both in PostgreSQL, tests/unit/test_native.py on damaged input. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
