@@ -216,6 +216,9 @@ class Settings(BaseSettings):
     )
     transform_timeout_seconds: float = Field(30, gt=0, description="Deadline of user code for one event (or one batch)")
     loader_batch_events: int = Field(5_000, ge=1, description="Events that one transaction aims at")
+    loader_native: bool = Field(
+        True, description="C makes rows of usual events, where it was compiled; false: all rows are made by Python"
+    )
     janitor_sweep_seconds: float = Field(1, gt=0, description="How often the janitor sweeps")
     janitor_repair_seconds: float = Field(10, gt=0, description="How often it looks for entries that no consumer holds")
     janitor_foreign_idle_seconds: float = Field(

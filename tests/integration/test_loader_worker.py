@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+import pytest
 
 from shared.events import SourceIds
 from shared.generate import clicks
@@ -13,6 +14,7 @@ from shared.streams.inspect import entries
 from tests import locked, workers
 from tests.integration import protocol
 from tests.wait import until
+from workers.loader import native
 
 IDS = SourceIds("s")
 
@@ -81,3 +83,17 @@ def test_a_small_transaction_that_its_loader_does_not_live_to_see_committed_coun
         assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (3,)
         rollup = connection.execute("SELECT sum(events) FROM mobile_users_by_timezone").fetchone()
     assert rollup == (3,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tables"),
+    [("true", ["clicks"] if native.AVAILABLE else None), ("false", [])],
+)
+def test_it_says_what_c_makes_and_can_do_without(
+    given: dict[str, Any], client: Client, asked: str, tables: list[str] | None
+) -> None:
+    _clean(client, MANY)
+    with workers.running("loader", **given, LOADER_NATIVE=asked) as (loader,):
+        until(lambda: protocol.assert_law(client).loaded == MANY, what="the entry to be loaded")
+        (record,) = loader.records(action="native")
+    assert record.get("tables") == tables

@@ -71,13 +71,13 @@ Content = tuple[list[Any], list[Any]]
 class Target:
     """A loader, with C or without, on tables of its own."""
 
-    def __init__(self, url: str, name: str, folder: Path) -> None:
+    def __init__(self, url: str, name: str, folder: Path, *, with_c: bool) -> None:
         self.connection = connect(url, "test-loader")
         self.connection.execute(b"DROP TABLE IF EXISTS everything, minutes")
         self.connection.execute(TABLES.encode())
         file = PipelineFile.model_validate({"pipeline": {"name": name}} | FILE)
         types = check_tables(url, self.connection, Pipeline(folder=folder, file=file))
-        self.router = Router(file, types, name, Attributes(file.ingest, name))
+        self.router = Router(file, types, name, Attributes(file.ingest, name), with_c=with_c)
         self.loader = Loader(url, name, file, self.router.rollups, types, self.router.binary)
         self.made: list[Prepared] = []
 
@@ -101,15 +101,12 @@ class Target:
 
 
 @pytest.fixture
-def new_target(
-    database_url: str, pipeline_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Target]]:
+def new_target(database_url: str, pipeline_name: str, tmp_path: Path) -> Iterator[Callable[..., Target]]:
     """Makes loaders; what the one before wrote is gone."""
     made: list[Target] = []
 
     def new(*, with_c: bool = True) -> Target:
-        monkeypatch.setattr(native, "AVAILABLE", with_c)
-        made.append(Target(database_url, f"{pipeline_name}-{len(made)}", tmp_path))
+        made.append(Target(database_url, f"{pipeline_name}-{len(made)}", tmp_path, with_c=with_c))
         return made[-1]
 
     yield new

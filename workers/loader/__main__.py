@@ -46,12 +46,13 @@ class Worker:
         pipeline = runtime.pipeline
         stream = self.reader.consumer.stream
         types = runtime.hold(lambda: check_tables(self._url, self._connected(), pipeline))
-        self._router = Router(pipeline.file, types, stream, Attributes(pipeline.file.ingest, pipeline.name))
+        attributes, with_c = Attributes(pipeline.file.ingest, pipeline.name), runtime.settings.loader_native
+        self._router = Router(pipeline.file, types, stream, attributes, with_c=with_c)
         rollups, binary = self._router.rollups, self._router.binary
-        if native.AVAILABLE:
-            log.info("their rows are made by C", action="native", tables=sorted(binary))
-        else:
+        if with_c and not native.AVAILABLE:
             log.info("there was no C compiler: all rows are made by Python, at half the speed", action="native")
+        else:
+            log.info("tables whose rows are made by C", action="native", tables=sorted(binary))
         self._plan = transaction.Loader(self._url, stream, pipeline.file, rollups, types, binary)
 
     def _connected(self) -> Connection:

@@ -14,7 +14,7 @@ import msgspec
 
 from shared.errors import InvalidEvent
 from shared.events import parse_time
-from shared.pipeline import ATTRIBUTES, PipelineFile, TableSection
+from shared.pipeline import ATTRIBUTES, TableSection
 from workers.loader.clean import moment
 from workers.loader.columns import copy_order
 from workers.loader.nodes import Group, Node, nodes_of
@@ -82,13 +82,15 @@ class _Plan(NamedTuple):
 class Native:
     """Finds the table of an entry and makes its rows, where all of it is as usual."""
 
-    def __init__(self, file: PipelineFile, types: Mapping[str, Mapping[str, str]], rollups: Sequence[Rollup]) -> None:
+    def __init__(
+        self, tables: Sequence[TableSection], types: Mapping[str, Mapping[str, str]], rollups: Sequence[Rollup]
+    ) -> None:
         self._plans: dict[bytes | None, _Plan] = {}
-        for section in file.table if AVAILABLE else ():
+        for section in tables if AVAILABLE else ():
             for kind in section.event_types:
                 counted = [one if one.takes(kind) else None for one in rollups]
                 told = _told(section, types[section.name], [one for one in counted if one is not None])
-                every = kind == "*" and len(file.table) == len(section.event_types) == 1 and None not in counted
+                every = kind == "*" and len(tables) == len(section.event_types) == 1 and None not in counted
                 if told is not None and (kind != "*" or every):
                     named = None if every else kind.encode()
                     self._plans[named] = _Plan(named, section.name, told, counted)

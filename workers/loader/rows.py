@@ -106,7 +106,13 @@ class Router:
     """Finds the table of each event and makes its row."""
 
     def __init__(
-        self, file: PipelineFile, types: Mapping[str, Mapping[str, str]], stream: str, attributes: Attributes
+        self,
+        file: PipelineFile,
+        types: Mapping[str, Mapping[str, str]],
+        stream: str,
+        attributes: Attributes,
+        *,
+        with_c: bool = True,
     ) -> None:
         self._unmatched = file.loader.unmatched
         self._stream = stream
@@ -117,7 +123,7 @@ class Router:
         self._tables = {section.name: self._table(section, types[section.name]) for section in file.table}
         self._name_of_type = {kind: section.name for section in file.table for kind in section.event_types}
         self._catch_all = self._name_of_type.pop("*", None)
-        self._native = Native(file, types, self.rollups)
+        self._native = Native(file.table if with_c else (), types, self.rollups)
 
     @property
     def binary(self) -> frozenset[str]:
