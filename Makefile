@@ -63,8 +63,8 @@ clean: ## stop the fleet, remove its data (var/), results and caches
 	@rm -rf var bench/results build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
-distclean: clean ## the same, and remove .venv and .venv-peers
-	@rm -rf .venv .venv-peers
+distclean: clean ## the same, and remove .venv, .venv-peers and what was compiled
+	@rm -rf .venv .venv-peers workers/loader/_rows*.so
 
 reference: .venv/.dev-stamp ## write the generated pages, dashboards, alerts and supervisord files anew
 	@.venv/bin/python -m bargeline.reference docs
