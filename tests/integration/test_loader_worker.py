@@ -22,16 +22,16 @@ IDS = SourceIds("s")
 MANY = 300
 
 
-def _clean(client: Client, count: int) -> None:
+def _clean(client: Client, count: int, first: int = 0) -> None:
     """One clean entry of clicks."""
     lines = [
         msgspec.json.encode({"id": IDS.id(number, b""), "type": "click", "source": "s",
                              "time": "2026-11-21T10:00:00Z", "data": data})
-        for number, data in enumerate(clicks(1, count))
+        for number, data in enumerate(clicks(1, count), first)
     ]  # fmt: skip
     body = b"".join(line + b"\n" for line in lines)
     ensure_group(client, "raw", "transform")
-    protocol.added(client, *range(count))
+    protocol.added(client, *range(first, first + count))
     (entry,) = protocol.read(client)
     protocol.settle_raw(client, Outcome(entry, mapped=count, segments=[(count, body)]))
 
@@ -97,3 +97,18 @@ def test_it_says_what_c_makes_and_can_do_without(
         until(lambda: protocol.assert_law(client).loaded == MANY, what="the entry to be loaded")
         (record,) = loader.records(action="native")
     assert record.get("tables") == tables
+
+
+@pytest.mark.parametrize("change", ["TYPE varchar(200)", "TYPE uuid USING md5(click_id)::uuid"])
+def test_a_column_that_changes_while_it_runs(given: dict[str, Any], client: Client, change: str) -> None:
+    """Rows are written for its new type."""
+    _clean(client, MANY)
+    with workers.running("loader", **given) as (loader,):
+        until(lambda: protocol.assert_law(client).loaded == MANY, what="the entry to be loaded")
+        with psycopg.connect(given["database_url"]) as connection:
+            connection.execute(f"ALTER TABLE clicks ALTER COLUMN click_id {change}".encode())
+        _clean(client, MANY, MANY)
+        until(lambda: not protocol.assert_law(client).in_flight, what="the next to be settled")
+        assert len(loader.records(action="columns")) == native.AVAILABLE
+    with psycopg.connect(given["database_url"]) as connection:
+        assert connection.execute("SELECT count(*) FROM clicks").fetchone() == (2 * MANY,)

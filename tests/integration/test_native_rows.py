@@ -201,3 +201,20 @@ def test_a_row_that_postgresql_refuses_is_found_and_its_neighbours_land(
     assert target.content() == ([], [])
     assert target.run(entry, staged=True) == [(MANY, 0, 1)]
     assert target.forms == ["binary", "text"]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"), [("whole", "real"), ("large", "double precision"), ("words", "varchar(99)")]
+)
+def test_rows_for_columns_that_changed_meanwhile_do_not_land(
+    new_target: Callable[..., Target], column: str, kind: str
+) -> None:
+    """Four bytes of an integer would pass for a real."""
+    target = new_target()
+    first, second = _batches(4)[:2]
+    target.run(first)
+    target.connection.execute(f"ALTER TABLE everything ALTER COLUMN {column} TYPE {kind}".encode())
+    with pytest.raises(transaction.ColumnsChanged):
+        target.run(second)
+    assert len(target.content()[0]) == MANY
+    assert target.connection.execute(b"SELECT count(*) FROM load_ledger").fetchone() == (1,)

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 #: After a violation the staged way, until so many transactions in a row had neither duplicates nor bad rows.
 #: A late duplicate costs the direct way 16 µs a row, the staged way 8.7; all new rows 6.4 and 14.
 _CLEAN_BEFORE_DIRECT = 8
+#: What PostgreSQL says of a binary cell of another length than its type's.
+_INVALID_BINARY = "22P03"
 
 
 def start(runtime: Runtime) -> Step:
@@ -43,16 +45,19 @@ class Worker:
         self._connection: Connection | None = None
         self._staged_left = 0
         self.reader = Reader(runtime, "clean", runtime.settings.loader_batch_events)
-        pipeline = runtime.pipeline
-        stream = self.reader.consumer.stream
+        self._learn()
+        if runtime.settings.loader_native and not native.AVAILABLE:
+            log.info("there was no C compiler: all rows are made by Python, at half the speed", action="native")
+        else:
+            log.info("tables whose rows are made by C", action="native", tables=sorted(self._router.binary))
+
+    def _learn(self) -> None:
+        """Look at the tables, and plan how to fill them."""
+        runtime, pipeline, stream = self._runtime, self._runtime.pipeline, self.reader.consumer.stream
         types = runtime.hold(lambda: check_tables(self._url, self._connected(), pipeline))
         attributes, with_c = Attributes(pipeline.file.ingest, pipeline.name), runtime.settings.loader_native
         self._router = Router(pipeline.file, types, stream, attributes, with_c=with_c)
         rollups, binary = self._router.rollups, self._router.binary
-        if with_c and not native.AVAILABLE:
-            log.info("there was no C compiler: all rows are made by Python, at half the speed", action="native")
-        else:
-            log.info("tables whose rows are made by C", action="native", tables=sorted(binary))
         self._plan = transaction.Loader(self._url, stream, pipeline.file, rollups, types, binary)
 
     def _connected(self) -> Connection:
@@ -105,6 +110,15 @@ class Worker:
         return self._router.unseen(entry, InvalidEvent(text, "deliveries"))
 
     def _commit(self, entries: Sequence[Entry], *, suspect: bool) -> list[Recorded]:
+        """Commit; if the columns of a table changed since they were looked at, look at them again first."""
+        try:
+            return self._attempt(entries, suspect=suspect)
+        except transaction.ColumnsChanged as changed:
+            log.info("a table has other columns than before", action="columns", table=str(changed))
+            self._learn()
+            return self._attempt(entries, suspect=suspect)
+
+    def _attempt(self, entries: Sequence[Entry], *, suspect: bool) -> list[Recorded]:
         """Prepare and commit; prepared anew at each attempt, since an attempt fills in what it found."""
         connection = self._connected()
         if not suspect and self._staged_left == 0:
@@ -113,6 +127,8 @@ class Worker:
             except RowError as error:
                 self._staged_left = _CLEAN_BEFORE_DIRECT
                 log.info("going the staged way", action="staged", because=str(error).splitlines()[0])
+                if error.sqlstate == _INVALID_BINARY:
+                    raise transaction.ColumnsChanged(str(error)) from None
         figures = transaction.run(self._plan, connection, entries, self._prepare, staged=True)
         if any(one.duplicates or one.dead for one in figures):
             self._staged_left = _CLEAN_BEFORE_DIRECT

@@ -109,6 +109,10 @@ _AT_ONCE_EVENTS = 200
 _AT_ONCE_BYTES = 262_144
 
 
+class ColumnsChanged(Exception):
+    """A table has other columns than the loader knows: its binary rows may mean something else. Nothing landed."""
+
+
 class _Refused(Exception):
     """A rollup refuses rows that were inserted: they are marked as dead, and all begins anew without them."""
 
@@ -119,7 +123,8 @@ def run(
     """Load entries in one transaction; returns the figures of each, in order.
 
     Entries that were committed before are skipped, and their recorded figures returned. Raises
-    RowError (direct only) when they have to go the staged way, TransientError to try again.
+    RowError (direct only) when they have to go the staged way, ColumnsChanged when the tables have to be looked at
+    again, TransientError to try again.
     """
     made: dict[str, Prepared] = {}
 
@@ -232,8 +237,19 @@ def _load_direct(loader: Loader, connection: Connection, fresh: Sequence[Claimed
             _note(claim, prepared, sum(map(len, prepared.rows.values())))
     for form in sorted(held):
         _write_held(loader, connection, form, held[form])
+    _check_columns(loader, connection, {form.table for form in (written, *held) if form.binary})
     for place in range(len(loader.rollups)):
         _add_to_rollup(loader, connection, place, [of_all[place] for of_all in counts])
+
+
+def _check_columns(loader: Loader, connection: Connection, tables: AbstractSet[str]) -> None:
+    """Whether the types of binary rows still are those of their columns: four bytes of an integer are a real, too.
+
+    Afterwards, since from its COPY on to the end of the transaction nobody can change a table.
+    """
+    for table in tables:
+        if statements.column_types(connection, table) != loader.types[table]:
+            raise ColumnsChanged(table)
 
 
 class _Form(NamedTuple):
