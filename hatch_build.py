@@ -8,8 +8,6 @@ from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-_SOURCES = "workers/loader/c"
-
 
 class CBuildHook(BuildHookInterface[Any]):
     """Puts the compiled module beside the loader's others, in the wheel and in an editable checkout."""
@@ -17,12 +15,7 @@ class CBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, or say why not and go on."""
         del version
-        module = Extension(
-            "workers.loader._rows",
-            [f"{_SOURCES}/rows.c"],
-            depends=[f"{_SOURCES}/json.h", f"{_SOURCES}/cells.h"],
-            extra_compile_args=["-O3"],
-        )
+        module = Extension("workers.loader._rows", ["workers/loader/c/rows.c"], extra_compile_args=["-O3"])
         command = build_ext(
             Distribution({"name": "bargeline", "packages": ["workers.loader"], "ext_modules": [module]})
         )

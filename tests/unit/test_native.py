@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import struct
 import subprocess
 import sysconfig
@@ -135,9 +136,7 @@ def _of_text(kind: str, cell: str) -> object:
     """The same of a cell of the text format."""
     if cell == "\\N":
         return None
-    for escape, character in (("\\t", "\t"), ("\\n", "\n"), ("\\r", "\r"), ("\\\\", "\\")):
-        cell = cell.replace("\\\\", "\0").replace(escape, character).replace("\0", "\\\\") if escape != "\\\\" else cell
-    cell = cell.replace("\\\\", "\\")
+    cell = re.sub(r"\\(.)", lambda found: {"t": "\t", "n": "\n", "r": "\r"}.get(found[1], found[1]), cell)
     match kind:
         case "uuid":
             return str(UUID(cell))

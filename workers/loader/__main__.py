@@ -45,17 +45,17 @@ class Worker:
         self._connection: Connection | None = None
         self._staged_left = 0
         self.reader = Reader(runtime, "clean", runtime.settings.loader_batch_events)
-        self._learn()
+        runtime.hold(self._learn)
         if runtime.settings.loader_native and not native.AVAILABLE:
             log.info("there was no C compiler: all rows are made by Python, at half the speed", action="native")
         else:
             log.info("tables whose rows are made by C", action="native", tables=sorted(self._router.binary))
 
     def _learn(self) -> None:
-        """Look at the tables, and plan how to fill them."""
-        runtime, pipeline, stream = self._runtime, self._runtime.pipeline, self.reader.consumer.stream
-        types = runtime.hold(lambda: check_tables(self._url, self._connected(), pipeline))
-        attributes, with_c = Attributes(pipeline.file.ingest, pipeline.name), runtime.settings.loader_native
+        """Look at the tables, and plan how to fill them. Raises TransientError."""
+        pipeline, stream = self._runtime.pipeline, self.reader.consumer.stream
+        types = check_tables(self._url, self._connected(), pipeline)
+        attributes, with_c = Attributes(pipeline.file.ingest, pipeline.name), self._runtime.settings.loader_native
         self._router = Router(pipeline.file, types, stream, attributes, with_c=with_c)
         rollups, binary = self._router.rollups, self._router.binary
         self._plan = transaction.Loader(self._url, stream, pipeline.file, rollups, types, binary)

@@ -99,8 +99,6 @@ class Native:
 
     def rows(self, body: bytes, count: int) -> Found | None:
         """Rows of an entry's events, which are NDJSON; None where anything in it is unusual."""
-        if not self._plans:
-            return None
         plan = self._plans.get(None) or self._plans.get(_type_of(body))
         if plan is None or not _is_utf8(body):
             return None

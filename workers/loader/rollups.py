@@ -63,12 +63,11 @@ class Rollup:
         return Counter(self._combinations([event.time for event in events], values))
 
     def count_written(self, written: Mapping[bytes, int]) -> Counts:
-        """The same of the JSON of times and of values at ``paths``, with commas between them → how many there are.
+        """The same of the JSON of times and of values at ``paths``, with commas between them → how many: at least one.
 
         Raises msgspec's errors too.
         """
-        found = _decode_rows(b"[[" + b"],[".join(written) + b"]]") if written else []
-        times, *values = map(list, zip(*found, strict=True)) if found else [[], *([] for _ in self.paths)]
+        times, *values = map(list, zip(*_decode_rows(b"[[" + b"],[".join(written) + b"]]"), strict=True))
         counts: Counts = Counter()
         for combination, count in zip(self._combinations(times, values), written.values(), strict=True):
             counts[combination] += count
@@ -127,10 +126,9 @@ class Rollup:
         return paths(self.section)
 
     def _taken(self, events: Sequence[CleanEvent], data: Sequence[Any]) -> tuple[Sequence[CleanEvent], Sequence[Any]]:
-        kinds = self.section.event_types
-        if kinds is None:
+        if self.section.event_types is None:
             return events, data
-        places = [index for index, event in enumerate(events) if event.type in kinds]
+        places = [index for index, event in enumerate(events) if self.takes(event.type)]
         return [events[index] for index in places], [data[index] for index in places]
 
     def _window(self, text: str) -> int:

@@ -51,7 +51,7 @@ class Loader:
         if any(len(table.columns) == 1 or table.mode == "upsert" for table in self.file.table):
             return None
         tables = [
-            at_once.Target(table.name, {name: self.types[table.name][name] for name in copy_order(table)})
+            at_once.Target(table.name, {name: self.types[table.name][name] for name in self.columns[table.name]})
             for table in self.tables
         ]
         return at_once.statement([*tables, *self.rollup_tables])
@@ -70,7 +70,7 @@ class Loader:
     def upserts(self) -> dict[str, UpsertTable]:
         """The tables in which the newest event wins, by name."""
         return {
-            table.name: UpsertTable(table.name, copy_order(table), table.key, table.time_column, table.id_column)
+            table.name: UpsertTable(table.name, self.columns[table.name], table.key, table.time_column, table.id_column)
             for table in self.tables
             if table.mode == "upsert" and table.time_column is not None
         }
@@ -309,7 +309,7 @@ def _insert_staged(loader: Loader, connection: Connection, table: TableSection, 
             ids = statements.copy_staged(
                 connection,
                 table.name,
-                copy_order(table),
+                loader.columns[table.name],
                 table.id_column if table.mode == "insert" else None,
                 [row.line for _, row in rows],
             )

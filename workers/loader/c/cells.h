@@ -209,6 +209,12 @@ static int put_numeric(Buffer *buffer, const Value *value) {
     return 1;
 }
 
+static int put_eight(Buffer *buffer, uint64_t bits) {
+    put_number(buffer, 8, 4);
+    put_number(buffer, bits, 8);
+    return 1;
+}
+
 static int put_double(Buffer *buffer, const Value *value) {
     char text[64];
     if ((*value->at != '-' && (*value->at < '0' || *value->at > '9')) || value->length >= sizeof text)
@@ -225,9 +231,7 @@ static int put_double(Buffer *buffer, const Value *value) {
         return 0;
     uint64_t bits;
     memcpy(&bits, &number, sizeof bits);
-    put_number(buffer, 8, 4);
-    put_number(buffer, bits, 8);
-    return 1;
+    return put_eight(buffer, bits);
 }
 
 static int put_json(Buffer *buffer, const Value *value, int is_binary) {
@@ -242,12 +246,6 @@ static int put_json(Buffer *buffer, const Value *value, int is_binary) {
 enum { TEXT, UUID, BOOLEAN, SMALLINT, INTEGER, BIGINT, DOUBLE, JSON, JSONB, MOMENT, NUMERIC };
 
 static void put_null(Buffer *buffer) { put_number(buffer, UINT32_MAX, 4); }
-
-static int put_moment(Buffer *buffer, int64_t microseconds) {
-    put_number(buffer, 8, 4);
-    put_number(buffer, (uint64_t)microseconds, 8);
-    return 1;
-}
 
 static int put_cell(Buffer *buffer, int type, const Value *value) {
     switch (type) {

@@ -151,7 +151,7 @@ static int write_cell(Buffer *buffer, const Task *task, Column column, const Val
         return put_cell(buffer, column.type, value);
     if (column.node != TIME && !read_moment(task, value, 0, &moment))
         return 0;
-    return put_moment(buffer, moment);
+    return put_eight(buffer, (uint64_t)moment);
 }
 
 static int write_row(Buffer *buffer, const Task *task, const Value *values, int64_t time, size_t line_length) {
