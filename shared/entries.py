@@ -4,6 +4,7 @@ import hashlib
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,20 +26,23 @@ _WHOLE = re.compile(rb"[1-9][0-9]{0,4}")
 _NUMBER = re.compile(rb"[0-9]{1,15}")
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """A stream entry as it was read; ``deliveries`` counts this one."""
+class Entry(msgspec.Struct, frozen=True, dict=True):
+    """A stream entry as it was read; ``deliveries`` counts this one.
+
+    What it is asked again and again is found out once: of a small step that was a tenth.
+    """
 
     id: str
     fields: dict[bytes, bytes]
     deliveries: int = 1
     reclaimed: bool = False
 
-    @property
+    @cached_property
     def _shaped(self) -> bool:
         version, count = self.fields.get(b"v", b""), self.fields.get(b"n", b"")
         return bool(_WHOLE.fullmatch(version) and _WHOLE.fullmatch(count) and b"d" in self.fields)
 
-    @property
+    @cached_property
     def _known(self) -> bool:
         """Of what has the shape of a batch: whether this program knows its version, codec and size."""
         known = self.fields[b"v"] in READABLE and self.fields.get(b"c", b"json") in CODECS
@@ -52,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True):
         """
         return self._shaped and not self._known
 
-    @property
+    @cached_property
     def foreign(self) -> bool:
         """Whether somebody else added it with plain XADD; it may have fields named like some of ours."""
         return not (self._shaped and self._known)
@@ -62,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
         """Whether values may be text that stands for something else: fields of a stream have no other type."""
         return self.foreign or self.fields.get(b"x") == b"1"
 
-    @property
+    @cached_property
     def events(self) -> int:
         """Number of events that it says it holds."""
         return 1 if self.foreign else int(self.fields[b"n"])

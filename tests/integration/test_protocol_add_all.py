@@ -49,12 +49,11 @@ def test_a_full_stage_takes_none_of_them(client: Client) -> None:
 
 
 def test_a_key_of_another_program_fails_before_the_first_write(client: Client) -> None:
-    client.call("DEL", client.topology.stream("clean"))
-    client.call("SET", client.topology.stream("clean"), "something else")
+    client.call("SET", client.topology.open("raw"), "something else")
     with pytest.raises(ConfigurationError, match="WRONGTYPE"):
         _add(client, [1], [2])
     assert protocol.contents(client, "raw") == []
-    client.call("DEL", client.topology.stream("clean"))
+    client.call("DEL", client.topology.open("raw"))
 
 
 def test_a_checkpoint_that_is_forgotten(client: Client) -> None:

@@ -5,7 +5,8 @@ local high_water = number()
 local source, expected, new = word(), word(), word()
 local events, fields, dead = number(), list(), lists()
 
-check_types()
+check_hashes(OPEN_RAW)
+if #dead > 0 then check_streams(DEAD) end
 local current = call('HGET', CHECKPOINT, source) or ''
 if source ~= '' and current ~= expected then return { 'STALE', current } end
 -- What waits for another attempt comes back to raw: without it a function that fails for every event would fill

@@ -5,7 +5,7 @@ local high_water = number()
 local source, expected, new = word(), word(), word()
 local events, batches = list(), lists()
 
-check_types()
+check_hashes(OPEN_RAW)
 local current = call('HGET', CHECKPOINT, source) or ''
 if current ~= expected then return { 'STALE', current } end
 local held = in_flight('raw') + call('XLEN', RETRY)

@@ -1,5 +1,5 @@
 -- LOST: an unsettled entry whose body somebody deleted. ARGV: stage, id. Returns the number of events lost.
-check_types()
+check_hashes(LEDGER)
 local stage, id = word(), word()
 if body(stage, id) then return 0 end
 local events = fence(stage, id, false)

@@ -1,7 +1,8 @@
 -- MOVE: retried events that are due go back to raw. Deleting the entry is the fence.
 -- ARGV: now_ms, ids… Returns the number of events moved.
 local now_ms = number()
-check_types()
+check_streams(RAW, RETRY)
+check_hashes(OPEN_RAW, LEDGER)
 local moved = 0
 for i = 2, #ARGV do
   local found = call('XRANGE', RETRY, ARGV[i], ARGV[i])

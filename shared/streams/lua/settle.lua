@@ -4,7 +4,7 @@
 --   id, foreign (0|1), events, accepted_ms, mapped, filtered, segments (each: events, bytes)…, retries…, dead letters…
 -- Returns {'OK', events in flight, settled (0|1) for each entry…} | {'FULL', events in flight}.
 local high_water, most_events, most_bytes, codec = number(), number(), number(), word()
-local entries = {}
+local entries, letters = {}, 0
 for i = 1, number() do
   local entry = { id = word(), foreign = word() == '1', events = number(), accepted_ms = number() }
   entry.mapped, entry.filtered = number(), number()
@@ -14,10 +14,13 @@ for i = 1, number() do
   if entry.mapped + entry.filtered + #entry.retries + #entry.dead ~= entry.events or entry.outputs < entry.mapped then
     return redis.error_reply('UNBALANCED ' .. entry.id .. ': outcomes do not add up to ' .. entry.events)
   end
+  letters = letters + #entry.retries + #entry.dead
   entries[i] = entry
 end
 
-check_types()
+check_streams(RAW, CLEAN)
+check_hashes(OPEN_CLEAN)
+if letters > 0 then check_streams(RETRY, DEAD) end
 local held = in_flight('clean')
 if held >= high_water then return { 'FULL', held } end
 

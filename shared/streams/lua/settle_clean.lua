@@ -11,7 +11,8 @@ for i = 1, number() do
   entries[i] = entry
 end
 
-check_types()
+check_streams(CLEAN, DEAD)
+check_hashes(LEDGER)
 local reply = {}
 for i, entry in ipairs(entries) do
   local events = fence('clean', entry.id, entry.foreign)
