@@ -22,21 +22,29 @@ static Text skip_space(Text at) {
 
 #define EACH(byte) (0x0101010101010101u * (byte))
 
-/* Whether any of eight bytes is zero. */
-static uint64_t has_zero(uint64_t word) { return (word - EACH(1)) & ~word & EACH(0x80); }
+/* The highest bit of those of eight bytes that are zero, and perhaps of some behind the first of them. */
+static uint64_t zeros(uint64_t word) { return (word - EACH(1)) & ~word & EACH(0x80); }
+
+static uint64_t ends_plain(uint64_t word) {
+    return zeros(word ^ EACH('"')) | zeros(word ^ EACH('\\')) | zeros(word & EACH(0xE0));
+}
 
 /* What of a string stands for itself: no quote, no backslash, no control character. */
 static Text skip_plain(Text at) {
-    for (;;) {
-        uint64_t word;
+    uint64_t word, ends;
+    for (;; at += sizeof word) {
         memcpy(&word, at, sizeof word);
-        if (has_zero(word ^ EACH('"')) | has_zero(word ^ EACH('\\')) | has_zero(word & EACH(0xE0)))
+        if ((ends = ends_plain(word)))
             break;
-        at += sizeof word;
     }
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    /* Byte by byte, as below, all of a row took a fifth longer: how many there are can mostly not be predicted. */
+    return at + __builtin_ctzll(ends) / 8;
+#else
     while (*at >= 0x20 && *at != '"' && *at != '\\')
         at++;
     return at;
+#endif
 }
 
 static int is_hex(unsigned char byte) {

@@ -241,47 +241,70 @@ static PyObject *new_counts(Py_ssize_t rollups) {
     return counts;
 }
 
-static PyObject *run(const Task *task) {
-    Buffer rows = {0}, scratch = {0};
+/* Buffers of a call, kept for the next: new pages each time were a fifth of it. Telling a time may let another thread
+   run, so a call takes them, and the next finds none meanwhile. */
+typedef struct {
+    Buffer text, rows, scratch;
+} Buffers;
+enum { MOST_KEPT = 1 << 20 };
+static Buffers spare;
+
+static Buffers take_buffers(void) {
+    Buffers taken = spare;
+    spare = (Buffers){0};
+    return taken;
+}
+
+static void keep_buffer(Buffer *kept, Buffer *used) {
+    if (kept->bytes || used->room > MOST_KEPT) {
+        PyMem_Free(used->bytes);
+        return;
+    }
+    *kept = (Buffer){used->bytes, 0, used->room};
+}
+
+static void keep_buffers(Buffers *used) {
+    keep_buffer(&spare.text, &used->text);
+    keep_buffer(&spare.rows, &used->rows);
+    keep_buffer(&spare.scratch, &used->scratch);
+}
+
+static PyObject *run(const Task *task, Buffers *buffers) {
     PyObject *result = NULL, *counts = new_counts(PyTuple_GET_SIZE(task->plan.rollups));
-    if (counts && read_lines(task, &rows, &scratch, counts))
-        result = Py_BuildValue("y#O", rows.bytes, (Py_ssize_t)rows.used, counts);
+    if (counts && read_lines(task, &buffers->rows, &buffers->scratch, counts))
+        result = Py_BuildValue("y#O", buffers->rows.bytes, (Py_ssize_t)buffers->rows.used, counts);
     else if (!PyErr_Occurred())
         result = Py_NewRef(Py_None);
-    PyMem_Free(rows.bytes);
-    PyMem_Free(scratch.bytes);
     Py_XDECREF(counts);
     return result;
 }
 
 /* A copy with NULs behind it, so many that eight bytes can be read anywhere. */
-static unsigned char *padded(const char *text, Py_ssize_t length) {
-    unsigned char *copy = PyMem_Malloc((size_t)length + sizeof(uint64_t));
-    if (!copy) {
-        PyErr_NoMemory();
+static Text padded(Buffer *buffer, const char *text, size_t length) {
+    if (!reserve(buffer, length + sizeof(uint64_t)))
         return NULL;
-    }
-    memcpy(copy, text, (size_t)length);
-    memset(copy + length, 0, sizeof(uint64_t));
-    return copy;
+    put_bytes(buffer, (Text)text, length);
+    memset(buffer->bytes + length, 0, sizeof(uint64_t));
+    return buffer->bytes;
 }
 
 static PyObject *rows(PyObject *module, PyObject *arguments) {
     const char *body, *kind;
     Py_ssize_t length, kind_length;
-    PyObject *plan, *result;
+    PyObject *plan, *result = NULL;
     Task task;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "y#nz#OO", &body, &length, &task.count, &kind, &kind_length, &plan, &task.moment_of))
         return NULL;
     task.length = length;
-    unsigned char *copy = read_plan(plan, &task.plan) ? padded(body, task.length) : NULL;
-    if (!copy)
-        return NULL;
-    task.body = copy;
     task.kind = (Value){(Text)kind, kind ? (size_t)kind_length : 0, 0};
-    result = run(&task);
-    PyMem_Free(copy);
+    if (!read_plan(plan, &task.plan))
+        return NULL;
+    Buffers buffers = take_buffers();
+    task.body = padded(&buffers.text, body, (size_t)length);
+    if (task.body)
+        result = run(&task, &buffers);
+    keep_buffers(&buffers);
     return result;
 }
 
