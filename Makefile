@@ -64,7 +64,7 @@ clean: ## stop the fleet, remove its data (var/), results and caches
 	@find . -name __pycache__ -type d -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean ## the same, and remove .venv, .venv-peers and what was compiled
-	@rm -rf .venv .venv-peers workers/loader/_rows*.so
+	@rm -rf .venv .venv-peers workers/*/_*.so
 
 reference: .venv/.dev-stamp ## write the generated pages, dashboards, alerts and supervisord files anew
 	@.venv/bin/python -m bargeline.reference docs
@@ -82,7 +82,7 @@ requirements: ## pin the requirements anew (needs uv)
 # The scripts in .venv name its path: one that came along with a moved or copied checkout is made anew.
 moved := $(shell [ ! -e .venv/.path ] || [ "$$(cat .venv/.path)" = "$(CURDIR)" ] || echo moved)
 
-.venv/.run-stamp: pyproject.toml hatch_build.py $(wildcard workers/loader/c/*) requirements/run.txt requirements/build.txt $(moved)
+.venv/.run-stamp: pyproject.toml hatch_build.py $(wildcard shared/c/* workers/*/c/*) requirements/run.txt requirements/build.txt $(moved)
 	@command -v "$(PYTHON)" > /dev/null || \
 	  { echo "error: no $(PYTHON) found; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -24,3 +24,12 @@ def without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {without_nul(key): without_nul(one) for key, one in value.items()}
     return [without_nul(one) for one in value] if isinstance(value, list) else value
+
+
+def is_utf8(content: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
+    try:
+        str(content, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

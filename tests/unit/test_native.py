@@ -21,7 +21,7 @@ from workers.loader import native
 from workers.loader.rows import Prepared, Router
 
 pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="there was no C compiler")
-SOURCE = Path(native.__file__).parent / "c" / "rows.c"
+ROOT = Path(native.__file__).parents[2]
 COLUMNS = {
     "id": ("$id", "uuid"),
     "at": ("$time", "timestamp with time zone"),
@@ -332,14 +332,47 @@ def test_a_table_of_every_type_takes_several_and_others_do_not() -> None:
     assert len(router.prepare(_entry(body, 2), binary=True).rows["t"]) == 1
 
 
+def _payload(data: str) -> bytes:
+    """The cell of jsonb that C makes of an event's data."""
+    begin, end = EVENT.index('"data":') + len('"data":'), EVENT.index(',"key"')
+    made = _native(_router(), (EVENT[:begin] % 1 + data + EVENT[end:]).encode())
+    assert made is not None
+    (row,) = _cells(made.rows["t"].binary)
+    cell = row[list(COLUMNS).index("payload")]
+    assert cell is not None
+    return cell
+
+
+def test_members_of_jsonb_stand_in_its_order_and_the_last_of_a_name_counts() -> None:
+    data = (
+        '{"bb":1,"more":{"zz":[{"d":1,"c":2}],"y": {"c":3,"b":4}},"a":5,"bb":6,"words":"w","odd":{"c":7,"\\u0062":8}}'
+    )
+    payload = _payload(data)
+    assert payload.decode() == (
+        '\x01{"a":5,"bb":1,"bb":6,"odd":{"c":7,"\\u0062":8},'
+        '"more":{"y": {"b":4,"c":3},"zz":[{"d":1,"c":2}]},"words":"w"}'
+    )
+
+
+def test_an_object_of_very_many_members_stays_as_it_came() -> None:
+    many = {f"n{number:03}": number for number in range(100, 0, -1)}
+    data = json.dumps({"words": "w", "more": many, "part": dict(list(many.items())[:64])}, separators=(",", ":"))
+    payload = _payload(data)
+    kept = json.loads(payload[1:])
+    assert list(kept["more"]) == list(many)
+    assert list(kept["part"]) == sorted(list(many)[:64])
+
+
 @pytest.mark.needs_program("cc")
-def test_it_compiles_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["workers/ingest/c/lines.c", "workers/loader/c/rows.c"])
+def test_it_compiles_without_a_warning(tmp_path: Path, source: str) -> None:
     include = sysconfig.get_path("include")
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-std=c11"]
     done = subprocess.run(
-        ["cc", *warnings, "-isystem", include, "-c", str(SOURCE), "-o", str(tmp_path / "rows.o")],
+        ["cc", *warnings, "-isystem", include, "-Ishared/c", "-c", source, "-o", str(tmp_path / "part.o")],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Lines into record batches: pure. A line that is no JSON object becomes a dead letter with its place."""
 
 import codecs
+import contextlib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,15 @@ from shared.attributes import Attributes
 from shared.entries import Fields, dead_letter
 from shared.errors import InvalidEvent
 from shared.events import SourceIds
+from shared.text import is_utf8
 from workers.ingest.files import Checkpoint
+
+#: C's word for whether lines are objects as usual; None where there was no C compiler.
+are_objects: Callable[[bytes, int], bool] | None = None
+with contextlib.suppress(ImportError):
+    from workers.ingest import _lines
+
+    are_objects = _lines.are_objects
 
 _decode_objects = msgspec.json.Decoder(dict[str, Any]).decode_lines
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -74,10 +83,15 @@ class Batch:
     @property
     def plain(self) -> bool:
         """Whether each part is a line as it stands, from brace to brace."""
-        if self.begun is not None or not self.raw.startswith(b"{") or not self.raw.endswith((b"}\n", b"}")):
+        if not self.raw.startswith(b"{") or not self.raw.endswith((b"}\n", b"}")):
             return False
         # One search over all of them; a look at the ends of each took 0.2 µs a line.
-        if self.raw.count(b"}\n{") != len(self.parts) - 1:
+        return self.raw.count(b"}\n{") == len(self.parts) - 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether each part is a whole line, and none is too long."""
+        if self.begun is not None:
             return False
         return len(self.raw) <= self.line_bytes or max(map(len, self.parts)) <= self.line_bytes
 
@@ -200,14 +214,18 @@ class EventMaker:
 
         Decoding them together takes a third of the time of one after another, skipping their values a third of that.
         """
-        if not batch.plain:
+        if not batch.whole:
             return None
-        try:
-            data: list[Any] = (_skipped if self._attributes.constant else _decode_objects)(batch.raw)
-        except _UNDECODABLE:
-            return None
-        if len(data) != len(batch.parts):
-            return None
+        data: Sequence[Any] = ()
+        if not (self._attributes.constant and _are_usual(batch)):
+            if not batch.plain:
+                return None
+            try:
+                data = (_skipped if self._attributes.constant else _decode_objects)(batch.raw)
+            except _UNDECODABLE:
+                return None
+            if len(data) != len(batch.parts):
+                return None
         return _Objects(batch.offsets, range(batch.number, batch.end_line + 1), batch.parts, data)
 
     def _objects(self, lines: list[Line], made: Made) -> _Objects:
@@ -264,6 +282,11 @@ class EventMaker:
         place = {"offset": line.offset, "line": line.number}
         origin = {"stream": None, "address": None, "source": self._source, "place": place}
         return dead_letter("ingest", error, raw=line.content, origin=origin, consumer=self._consumer)
+
+
+def _are_usual(batch: Batch) -> bool:
+    """Whether C says of all lines that they are objects: 0.3 µs a click, skipping them as below 1.6 with all checks."""
+    return are_objects is not None and are_objects(batch.raw, len(batch.parts)) and is_utf8(batch.raw)
 
 
 def _skipped(lines: bytes) -> list[_Skipped]:

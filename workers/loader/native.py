@@ -15,6 +15,7 @@ import msgspec
 from shared.errors import InvalidEvent
 from shared.events import parse_time
 from shared.pipeline import ATTRIBUTES, TableSection
+from shared.text import is_utf8
 from workers.loader.clean import moment
 from workers.loader.columns import copy_order
 from workers.loader.nodes import Group, Node, nodes_of
@@ -100,7 +101,7 @@ class Native:
     def rows(self, body: bytes, count: int) -> Found | None:
         """Rows of an entry's events, which are NDJSON; None where anything in it is unusual."""
         plan = self._plans.get(None) or self._plans.get(_type_of(body))
-        if plan is None or not _is_utf8(body):
+        if plan is None or not is_utf8(body):
             return None
         made = _rows.rows(body, count, plan.kind, plan.told, _moment_of)
         if made is None:
@@ -131,14 +132,6 @@ def _type_of(body: bytes) -> bytes:
     """What stands for the type of the first event, as our transform writes events; C looks at all of them."""
     begin = body.find(_BEFORE_TYPE) + len(_BEFORE_TYPE)
     return body[begin : body.find(b'"', begin)]
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        str(body, "utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @lru_cache(maxsize=4096)

@@ -7,37 +7,12 @@
 #define BARGELINE_CELLS_H
 
 #include <Python.h>
-#include <math.h>
-
+#include "buffer.h"
 #include "json.h"
-
-typedef struct {
-    unsigned char *bytes;
-    size_t used, room;
-} Buffer;
-
-static int reserve(Buffer *buffer, size_t more) {
-    if (buffer->room - buffer->used >= more)
-        return 1;
-    size_t room = 2 * buffer->room + more;
-    unsigned char *bytes = PyMem_Realloc(buffer->bytes, room);
-    if (!bytes) {
-        PyErr_NoMemory();
-        return 0;
-    }
-    buffer->bytes = bytes;
-    buffer->room = room;
-    return 1;
-}
 
 static void put_number(Buffer *buffer, uint64_t number, int size) {
     for (int byte = size - 1; byte >= 0; byte--)
         buffer->bytes[buffer->used++] = (unsigned char)(number >> 8 * byte);
-}
-
-static void put_bytes(Buffer *buffer, Text at, size_t length) {
-    memcpy(buffer->bytes + buffer->used, at, length);
-    buffer->used += length;
 }
 
 /* A cell whose length is known when its content stands there. */
@@ -165,7 +140,7 @@ static int put_integer(Buffer *buffer, const Value *value, int size) {
     return 1;
 }
 
-enum { MOST_DIGITS = 128, DIGITS = 4 };
+enum { MOST_OF_NUMERIC = 128, DIGITS = 4 };
 
 /* Groups of four digits, each group a number, with as many zeros in front and behind as that takes: how many groups. */
 static int group_digits(Text at, Text point, Text end, int *groups) {
@@ -189,12 +164,12 @@ static int group_digits(Text at, Text point, Text end, int *groups) {
 
 /* Digits to the base of 10,000, the weight of the first, the sign, and how many decimal places are shown. */
 static int put_numeric(Buffer *buffer, const Value *value) {
-    int groups[MOST_DIGITS / DIGITS + 2], first = 0;
+    int groups[MOST_OF_NUMERIC / DIGITS + 2], first = 0;
     Text end, at = number_in(value, &end), point;
     int negative = *at == '-';
     at += negative;
     point = skip_digits(at);
-    if (!point || point > end || end - at > MOST_DIGITS)
+    if (!point || point > end || end - at > MOST_OF_NUMERIC)
         return 0;
     if (point < end && (*point != '.' || skip_digits(point + 1) != end))
         return 0;
@@ -235,9 +210,6 @@ static int put_double(Buffer *buffer, const Value *value) {
         PyErr_Clear();
         return 0;
     }
-    /* PostgreSQL refuses what is too large, or so small that it becomes zero. */
-    if (isinf(number) || (number == 0 && strpbrk(text, "-123456789")))
-        return 0;
     uint64_t bits;
     memcpy(&bits, &number, sizeof bits);
     return put_eight(buffer, bits);

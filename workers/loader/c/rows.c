@@ -8,6 +8,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "buffer.h"
 #include "cells.h"
 #include "json.h"
 
@@ -241,33 +242,9 @@ static PyObject *new_counts(Py_ssize_t rollups) {
     return counts;
 }
 
-/* Buffers of a call, kept for the next: new pages each time were a fifth of it. Telling a time may let another thread
-   run, so a call takes them, and the next finds none meanwhile. */
 typedef struct {
     Buffer text, rows, scratch;
 } Buffers;
-enum { MOST_KEPT = 1 << 20 };
-static Buffers spare;
-
-static Buffers take_buffers(void) {
-    Buffers taken = spare;
-    spare = (Buffers){0};
-    return taken;
-}
-
-static void keep_buffer(Buffer *kept, Buffer *used) {
-    if (kept->bytes || used->room > MOST_KEPT) {
-        PyMem_Free(used->bytes);
-        return;
-    }
-    *kept = (Buffer){used->bytes, 0, used->room};
-}
-
-static void keep_buffers(Buffers *used) {
-    keep_buffer(&spare.text, &used->text);
-    keep_buffer(&spare.rows, &used->rows);
-    keep_buffer(&spare.scratch, &used->scratch);
-}
 
 static PyObject *run(const Task *task, Buffers *buffers) {
     PyObject *result = NULL, *counts = new_counts(PyTuple_GET_SIZE(task->plan.rollups));
@@ -279,16 +256,8 @@ static PyObject *run(const Task *task, Buffers *buffers) {
     return result;
 }
 
-/* A copy with NULs behind it, so many that eight bytes can be read anywhere. */
-static Text padded(Buffer *buffer, const char *text, size_t length) {
-    if (!reserve(buffer, length + sizeof(uint64_t)))
-        return NULL;
-    put_bytes(buffer, (Text)text, length);
-    memset(buffer->bytes + length, 0, sizeof(uint64_t));
-    return buffer->bytes;
-}
-
 static PyObject *rows(PyObject *module, PyObject *arguments) {
+    static Buffers spare;
     const char *body, *kind;
     Py_ssize_t length, kind_length;
     PyObject *plan, *result = NULL;
@@ -300,11 +269,13 @@ static PyObject *rows(PyObject *module, PyObject *arguments) {
     task.kind = (Value){(Text)kind, kind ? (size_t)kind_length : 0, 0};
     if (!read_plan(plan, &task.plan))
         return NULL;
-    Buffers buffers = take_buffers();
+    Buffers buffers = {take_buffer(&spare.text), take_buffer(&spare.rows), take_buffer(&spare.scratch)};
     task.body = padded(&buffers.text, body, (size_t)length);
     if (task.body)
         result = run(&task, &buffers);
-    keep_buffers(&buffers);
+    keep_buffer(&spare.text, &buffers.text);
+    keep_buffer(&spare.rows, &buffers.rows);
+    keep_buffer(&spare.scratch, &buffers.scratch);
     return result;
 }
 

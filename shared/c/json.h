@@ -14,7 +14,7 @@ typedef const unsigned char *Text;
 
 enum { MOST_DEPTH = 64 };
 
-static Text skip_space(Text at) {
+static inline Text skip_space(Text at) {
     while (*at == ' ' || *at == '\t' || *at == '\r')
         at++;
     return at;
@@ -23,14 +23,14 @@ static Text skip_space(Text at) {
 #define EACH(byte) (0x0101010101010101u * (byte))
 
 /* The highest bit of those of eight bytes that are zero, and perhaps of some behind the first of them. */
-static uint64_t zeros(uint64_t word) { return (word - EACH(1)) & ~word & EACH(0x80); }
+static inline uint64_t zeros(uint64_t word) { return (word - EACH(1)) & ~word & EACH(0x80); }
 
-static uint64_t ends_plain(uint64_t word) {
+static inline uint64_t ends_plain(uint64_t word) {
     return zeros(word ^ EACH('"')) | zeros(word ^ EACH('\\')) | zeros(word & EACH(0xE0));
 }
 
 /* What of a string stands for itself: no quote, no backslash, no control character. */
-static Text skip_plain(Text at) {
+static inline Text skip_plain(Text at) {
     uint64_t word, ends;
     for (;; at += sizeof word) {
         memcpy(&word, at, sizeof word);
@@ -47,11 +47,11 @@ static Text skip_plain(Text at) {
 #endif
 }
 
-static int is_hex(unsigned char byte) {
+static inline int is_hex(unsigned char byte) {
     return (byte >= '0' && byte <= '9') || ((byte | 32) >= 'a' && (byte | 32) <= 'f');
 }
 
-static Text skip_string(Text at, int *escaped) {
+static inline Text skip_string(Text at, int *escaped) {
     if (*at++ != '"')
         return NULL;
     for (;;) {
@@ -78,7 +78,7 @@ static Text skip_string(Text at, int *escaped) {
     }
 }
 
-static Text skip_digits(Text at) {
+static inline Text skip_digits(Text at) {
     if (*at < '0' || *at > '9')
         return NULL;
     while (*at >= '0' && *at <= '9')
@@ -86,27 +86,36 @@ static Text skip_digits(Text at) {
     return at;
 }
 
-static Text skip_number(Text at) {
+enum { MOST_DIGITS = 200, MOST_OF_EXPONENT = 2 };
+
+/* A number of very many digits, or with an exponent of more than two, may be larger than a double can be. */
+static inline Text skip_number(Text at) {
+    Text begin = at;
     if (*at == '-')
         at++;
     at = *at == '0' ? at + 1 : skip_digits(at);
     if (at && *at == '.')
         at = skip_digits(at + 1);
+    if (at && at - begin > MOST_DIGITS)
+        return NULL;
     if (at && (*at | 32) == 'e') {
         at++;
-        at = skip_digits(*at == '+' || *at == '-' ? at + 1 : at);
+        begin = *at == '+' || *at == '-' ? at + 1 : at;
+        at = skip_digits(begin);
+        if (at && at - begin > MOST_OF_EXPONENT)
+            return NULL;
     }
     return at;
 }
 
-static Text skip_word(Text at, const char *word) {
+static inline Text skip_word(Text at, const char *word) {
     size_t length = strlen(word);
     return strncmp((const char *)at, word, length) == 0 ? at + length : NULL;
 }
 
-static Text skip_value(Text at, int depth, int *escaped);
+static inline Text skip_value(Text at, int depth, int *escaped);
 
-static Text skip_items(Text at, int depth, unsigned char end) {
+static inline Text skip_items(Text at, int depth, unsigned char end) {
     int ignored = 0;
     if (depth == MOST_DEPTH)
         return NULL;
@@ -135,7 +144,7 @@ static Text skip_items(Text at, int depth, unsigned char end) {
     }
 }
 
-static Text skip_value(Text at, int depth, int *escaped) {
+static inline Text skip_value(Text at, int depth, int *escaped) {
     switch (*at) {
     case '"':
         return skip_string(at, escaped);
@@ -178,7 +187,7 @@ typedef struct {
     const Group *groups;
 } Tree;
 
-static int find_node(const Tree *tree, Group group, Text name, size_t length, int *next) {
+static inline int find_node(const Tree *tree, Group group, Text name, size_t length, int *next) {
     for (int tried = group.begin; tried < group.end; tried++) {
         /* Mostly they stand in the order in which they are wanted. */
         int place = *next;
@@ -189,10 +198,10 @@ static int find_node(const Tree *tree, Group group, Text name, size_t length, in
     return -1;
 }
 
-static Text read_object(Text at, const Tree *tree, int group, Value *values);
+static inline Text read_object(Text at, const Tree *tree, int group, Value *values);
 
 /* Note the value of a member. A name that comes twice is unusual, and so is a list whose items may be wanted. */
-static Text read_member(Text at, const Tree *tree, int place, Value *values) {
+static inline Text read_member(Text at, const Tree *tree, int place, Value *values) {
     int escaped = 0, inner = tree->nodes[place].inner;
     if (values[place].at || !tree->nodes[place].allowed || (inner >= 0 && *at == '['))
         return NULL;
@@ -205,7 +214,7 @@ static Text read_member(Text at, const Tree *tree, int place, Value *values) {
 
 /* Note the values of what is wanted of an object, by the places of their nodes. A name that is spelt with escapes is
    unusual. */
-static Text read_object(Text at, const Tree *tree, int group, Value *values) {
+static inline Text read_object(Text at, const Tree *tree, int group, Value *values) {
     int next = tree->groups[group].begin, ignored = 0;
     if (*at != '{')
         return NULL;
@@ -235,13 +244,13 @@ static Text read_object(Text at, const Tree *tree, int group, Value *values) {
     }
 }
 
-static int is_null(const Value *value) { return !value->at || *value->at == 'n'; }
+static inline int is_null(const Value *value) { return !value->at || *value->at == 'n'; }
 
-static int is_text(const Value *value) { return value->at && *value->at == '"'; }
+static inline int is_text(const Value *value) { return value->at && *value->at == '"'; }
 
-static int is_plain(const Value *value) { return is_text(value) && !value->escaped; }
+static inline int is_plain(const Value *value) { return is_text(value) && !value->escaped; }
 
-static int is_same(const Value *one, const Value *other) {
+static inline int is_same(const Value *one, const Value *other) {
     return one->length == other->length && memcmp(one->at, other->at, one->length) == 0;
 }
 
