@@ -210,6 +210,10 @@ class Settings(BaseSettings):
         "of a name any of them counts",
     )
 
+    ingest_native: bool = Field(
+        True, description="C checks lines as usual, where it was compiled; false: Python checks all"
+    )
+
     transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")
     transform_codec: Literal["auto", "json", "zstd"] = Field(
         "auto", description="The same for the entries that transform writes, by the events that wait for the loader"

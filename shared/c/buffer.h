@@ -42,7 +42,7 @@ static inline Text padded(Buffer *buffer, const char *text, size_t length) {
 
 enum { MOST_KEPT = 1 << 20 };
 
-/* Keep a buffer for the next call: new pages each time were a fifth of one. A call takes it, so that what runs
+/* Keep a buffer for the next call: new pages each time were a third of one. A call takes it, so that what runs
    meanwhile finds none. */
 static inline Buffer take_buffer(Buffer *kept) {
     Buffer taken = *kept;

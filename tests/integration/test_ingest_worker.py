@@ -44,6 +44,15 @@ def test_a_file_is_read_once_and_goes_on_where_it_was(tmp_path: Path, stored: St
     assert stored.counter("accepted") == 1_202
 
 
+@pytest.mark.parametrize("asked", ["true", "false"])
+def test_it_checks_lines_with_c_and_without(tmp_path: Path, stored: Stored, start: Start, asked: str) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'{"n":0}\n{"n":NaN}\n{"n":1}\n' + b'{"n":2}\n' * 500)
+    assert start(path, INGEST_NATIVE=asked).wait() == 0
+    assert [event["data"]["n"] for event in stored.events()] == [0, 1] + [2] * 500
+    assert stored.counter("dead.ingest") == 1
+
+
 def test_a_replaced_file_of_the_same_name_is_read_whole(tmp_path: Path, stored: Stored, start: Start) -> None:
     path = tmp_path / "a.ndjson"
     _lines(path, 100)

@@ -191,12 +191,21 @@ class _Objects(NamedTuple):
 class EventMaker:
     """Makes events of the lines of one source; ``identity`` stands in their ids for its name."""
 
-    def __init__(self, source: str, attributes: Attributes, consumer: str, identity: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        attributes: Attributes,
+        consumer: str,
+        identity: str | None = None,
+        *,
+        with_c: bool = True,
+    ) -> None:
         self._source = source
         self._ids = SourceIds(source if identity is None else identity)
         self._attributes = attributes
         self._consumer = consumer
         self._source_json = msgspec.json.encode(source)
+        self._with_c = with_c
 
     def make(self, batch: Batch, arrived: datetime) -> Made:
         """Events and dead letters of a batch; ``arrived`` is the time of events that name none."""
@@ -216,17 +225,20 @@ class EventMaker:
         """
         if not batch.whole:
             return None
-        data: Sequence[Any] = ()
-        if not (self._attributes.constant and _are_usual(batch)):
-            if not batch.plain:
-                return None
-            try:
-                data = (_skipped if self._attributes.constant else _decode_objects)(batch.raw)
-            except _UNDECODABLE:
-                return None
-            if len(data) != len(batch.parts):
-                return None
+        is_usual = self._with_c and self._attributes.constant and _are_usual(batch)
+        data = () if is_usual else self._all_data(batch)
+        if data is None:
+            return None
         return _Objects(batch.offsets, range(batch.number, batch.end_line + 1), batch.parts, data)
+
+    def _all_data(self, batch: Batch) -> Sequence[Any] | None:
+        if not batch.plain:
+            return None
+        try:
+            data: list[Any] = (_skipped if self._attributes.constant else _decode_objects)(batch.raw)
+        except _UNDECODABLE:
+            return None
+        return data if len(data) == len(batch.parts) else None
 
     def _objects(self, lines: list[Line], made: Made) -> _Objects:
         """The lines that are objects, one by one; the others become dead letters."""

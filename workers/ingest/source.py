@@ -139,7 +139,8 @@ class Carrier:
 
 def maker(runtime: Runtime, source: str, identity: str | None = None) -> EventMaker:
     """What makes events of the lines of a source by the pipeline's file."""
-    return EventMaker(source, Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name), runtime.name, identity)
+    attributes = Attributes(runtime.pipeline.file.ingest, runtime.pipeline.name)
+    return EventMaker(source, attributes, runtime.name, identity, with_c=runtime.settings.ingest_native)
 
 
 def object_maker(runtime: Runtime, source: str) -> ObjectMaker:
