@@ -51,7 +51,10 @@ static inline int is_hex(unsigned char byte) {
     return (byte >= '0' && byte <= '9') || ((byte | 32) >= 'a' && (byte | 32) <= 'f');
 }
 
-static inline Text skip_string(Text at, int *escaped) {
+/* What was met in passing. */
+enum { ESCAPED = 1, LARGE = 2 };
+
+static inline Text skip_string(Text at, int *seen) {
     if (*at++ != '"')
         return NULL;
     for (;;) {
@@ -60,7 +63,7 @@ static inline Text skip_string(Text at, int *escaped) {
             return at + 1;
         if (*at != '\\')
             return NULL;
-        *escaped = 1;
+        *seen |= ESCAPED;
         at++;
         if (*at == 'u') {
             for (int digit = 1; digit <= 4; digit++)
@@ -89,7 +92,7 @@ static inline Text skip_digits(Text at) {
 enum { MOST_DIGITS = 200, MOST_OF_EXPONENT = 2 };
 
 /* A number of very many digits, or with an exponent of more than two, may be larger than a double can be. */
-static inline Text skip_number(Text at) {
+static inline Text skip_number(Text at, int *seen) {
     Text begin = at;
     if (*at == '-')
         at++;
@@ -97,13 +100,13 @@ static inline Text skip_number(Text at) {
     if (at && *at == '.')
         at = skip_digits(at + 1);
     if (at && at - begin > MOST_DIGITS)
-        return NULL;
+        *seen |= LARGE;
     if (at && (*at | 32) == 'e') {
         at++;
         begin = *at == '+' || *at == '-' ? at + 1 : at;
         at = skip_digits(begin);
         if (at && at - begin > MOST_OF_EXPONENT)
-            return NULL;
+            *seen |= LARGE;
     }
     return at;
 }
@@ -113,10 +116,9 @@ static inline Text skip_word(Text at, const char *word) {
     return strncmp((const char *)at, word, length) == 0 ? at + length : NULL;
 }
 
-static inline Text skip_value(Text at, int depth, int *escaped);
+static inline Text skip_value(Text at, int depth, int *seen);
 
-static inline Text skip_items(Text at, int depth, unsigned char end) {
-    int ignored = 0;
+static inline Text skip_items(Text at, int depth, unsigned char end, int *seen) {
     if (depth == MOST_DEPTH)
         return NULL;
     at = skip_space(at + 1);
@@ -124,7 +126,7 @@ static inline Text skip_items(Text at, int depth, unsigned char end) {
         return at + 1;
     for (;;) {
         if (end == '}') {
-            at = skip_string(at, &ignored);
+            at = skip_string(at, seen);
             if (!at)
                 return NULL;
             at = skip_space(at);
@@ -132,7 +134,7 @@ static inline Text skip_items(Text at, int depth, unsigned char end) {
                 return NULL;
             at = skip_space(at + 1);
         }
-        at = skip_value(at, depth + 1, &ignored);
+        at = skip_value(at, depth + 1, seen);
         if (!at)
             return NULL;
         at = skip_space(at);
@@ -144,14 +146,14 @@ static inline Text skip_items(Text at, int depth, unsigned char end) {
     }
 }
 
-static inline Text skip_value(Text at, int depth, int *escaped) {
+static inline Text skip_value(Text at, int depth, int *seen) {
     switch (*at) {
     case '"':
-        return skip_string(at, escaped);
+        return skip_string(at, seen);
     case '{':
-        return skip_items(at, depth, '}');
+        return skip_items(at, depth, '}', seen);
     case '[':
-        return skip_items(at, depth, ']');
+        return skip_items(at, depth, ']', seen);
     case 't':
         return skip_word(at, "true");
     case 'f':
@@ -159,7 +161,7 @@ static inline Text skip_value(Text at, int depth, int *escaped) {
     case 'n':
         return skip_word(at, "null");
     default:
-        return skip_number(at);
+        return skip_number(at, seen);
     }
 }
 
@@ -202,13 +204,13 @@ static inline Text read_object(Text at, const Tree *tree, int group, Value *valu
 
 /* Note the value of a member. A name that comes twice is unusual, and so is a list whose items may be wanted. */
 static inline Text read_member(Text at, const Tree *tree, int place, Value *values) {
-    int escaped = 0, inner = tree->nodes[place].inner;
+    int seen = 0, inner = tree->nodes[place].inner;
     if (values[place].at || !tree->nodes[place].allowed || (inner >= 0 && *at == '['))
         return NULL;
     values[place].at = at;
-    Text end = inner >= 0 && *at == '{' ? read_object(at, tree, inner, values) : skip_value(at, 1, &escaped);
+    Text end = inner >= 0 && *at == '{' ? read_object(at, tree, inner, values) : skip_value(at, 1, &seen);
     if (end)
-        values[place] = (Value){at, (size_t)(end - at), escaped};
+        values[place] = (Value){at, (size_t)(end - at), seen & ESCAPED};
     return end;
 }
 

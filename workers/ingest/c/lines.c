@@ -12,14 +12,14 @@
 
 /* Each from brace to brace, with nothing around it. */
 static int read_lines(Text at, Text end, Py_ssize_t count) {
-    int ignored = 0;
+    int seen = 0;
     for (Py_ssize_t place = 0; place < count; place++) {
         if (place && *at++ != '\n')
             return 0;
-        if (*at != '{' || !(at = skip_value(at, 1, &ignored)))
+        if (*at != '{' || !(at = skip_value(at, 1, &seen)))
             return 0;
     }
-    return at == end || (*at == '\n' && at + 1 == end);
+    return !(seen & LARGE) && (at == end || (*at == '\n' && at + 1 == end));
 }
 
 static PyObject *are_objects(PyObject *module, PyObject *arguments) {

@@ -7,6 +7,8 @@
 #define BARGELINE_CELLS_H
 
 #include <Python.h>
+#include <math.h>
+
 #include "buffer.h"
 #include "json.h"
 
@@ -210,6 +212,9 @@ static int put_double(Buffer *buffer, const Value *value) {
         PyErr_Clear();
         return 0;
     }
+    /* PostgreSQL refuses what is too large, or so small that it becomes zero. */
+    if (isinf(number) || (number == 0 && strpbrk(text, "-123456789")))
+        return 0;
     uint64_t bits;
     memcpy(&bits, &number, sizeof bits);
     return put_eight(buffer, bits);
