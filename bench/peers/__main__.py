@@ -11,12 +11,15 @@ from bench import machine
 from bench.ground import PIPELINE, Ground, ground, reset, server_versions
 from bench.peers import report, run
 from bench.peers.contenders import BY_HAND, JOBS, PEERS, Peer
+from bench.report import METHOD, write_between_markers
 from shared.pipeline import load_pipeline
 
 
 def main() -> int:
-    """Measure."""
+    """Measure; or with --write-readme put the last measurement into bench/README.md."""
     options = _options()
+    if options.write_readme:
+        return _write_page()
     if not run.PYTHON.exists():
         print("no .venv-peers: run `make bench-peers`", file=sys.stderr)
         return 2
@@ -40,11 +43,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="%(default)s")
     parser.add_argument("--peers", nargs="+", choices=packages, default=packages, help="only these (%(default)s)")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="only these (%(default)s)")
+    parser.add_argument("--write-readme", action="store_true", help="put the last whole measurement into the README")
     options = parser.parse_args()
     mark = load_pipeline(PIPELINE).file.pipeline.high_water_events
     if options.events >= mark:
         parser.error(f"--events {options.events}: ingest would wait for ever at its high-water mark of {mark} events")
     return options
+
+
+def _write_page() -> int:
+    result = report.latest()
+    if result is None:
+        print("no measurement of all peers yet: run `make bench-peers` first", file=sys.stderr)
+        return 1
+    write_between_markers(METHOD, report.markdown(result), "peers")
+    return 0
 
 
 def _measure(events: int, rounds: int, peers: Sequence[Peer], jobs: Sequence[str]) -> report.Result:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bench.peers.contenders import BY_HAND, JOBS
+from bench.peers.contenders import BY_HAND, JOBS, PEERS
 
 #: Below the results of `make bench`, which takes the last file of its own folder.
 RESULTS = Path(__file__).parents[1] / "results" / "peers"
@@ -43,6 +43,15 @@ def save(result: Result) -> Path:
     path = RESULTS / f"{result.at:%Y%m%dT%H%M%SZ}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     return path
+
+
+def latest() -> Result | None:
+    """The whole measurement that was made last; None when there is none."""
+    for path in sorted(RESULTS.glob("*.json"), reverse=True):
+        result = msgspec.json.decode(path.read_bytes(), type=Result)
+        if {run.job for run in result.runs} == set(JOBS) and result.versions.keys() == {peer.name for peer in PEERS}:
+            return result
+    return None
 
 
 def markdown(result: Result) -> str:

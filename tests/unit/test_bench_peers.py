@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.peers import report
@@ -62,6 +63,18 @@ def test_results_lie_where_the_other_benchmark_does_not_look(tmp_path: Path, mon
     path = report.save(_result())
     assert path == tmp_path / "peers" / "20260102T000000Z.json"
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_the_last_whole_measurement_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.latest() is None
+    result = _result()
+    whole = msgspec.structs.replace(result, versions={peer.name: "1.0" for peer in PEERS})
+    for day, one in enumerate((whole, msgspec.structs.replace(whole, runs=result.runs[:1]), result), start=1):
+        report.save(msgspec.structs.replace(one, at=datetime(2026, 1, day, tzinfo=UTC)))
+    found = report.latest()
+    assert found is not None
+    assert found.at.day == 1
 
 
 @pytest.mark.parametrize("peer", [*PEERS, BY_HAND], ids=lambda peer: peer.program)
