@@ -17,6 +17,7 @@ import pytest
 from shared.attributes import Attributes
 from shared.entries import Entry
 from shared.pipeline import PipelineFile
+from tests.damage import damaged
 from workers.loader import native
 from workers.loader.rows import Prepared, Router
 
@@ -242,19 +243,11 @@ def test_damaged_bytes_are_left_or_taken_as_python_does() -> None:
     router, seeded, taken = _router(), random.Random(2026), 0
     good = "".join(EVENT % number for number in range(3)).encode()
     for _ in range(20_000):
-        body = bytearray(good)
-        for _ in range(seeded.choice((1, 1, 2, 5))):
-            place = seeded.randrange(len(body))
-            if seeded.random() < 0.3:
-                del body[place : place + seeded.choice((1, 2, 30))]
-            elif seeded.random() < 0.5:
-                body[place:place] = bytes(seeded.choices(b'"\\{}[],:0e-\n\t u\0\xff', k=seeded.choice((1, 2))))
-            else:
-                body[place] = seeded.randrange(256)
-        made = _native(router, bytes(body), 3)
+        body = damaged(good, seeded)
+        made = _native(router, body, 3)
         taken += made is not None
         if made is not None:
-            _compare(router, made, bytes(body), 3)
+            _compare(router, made, body, 3)
     assert taken > 1_000
 
 
