@@ -1,10 +1,10 @@
 """What was measured, and how it is kept: one JSON file a measurement."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from bench.selfcheck import SelfCheck
 from bench.sizes import Sizes
 
 RESULTS = Path(__file__).parent / "results"
+T = TypeVar("T")
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -91,11 +92,14 @@ def save(result: Result) -> Path:
 
 def latest(*, full: bool = False) -> Result | None:
     """The measurement made last, or the last that has growth; None when there is none."""
-    for path in sorted(RESULTS.glob("*.json"), reverse=True):
+    return next((one for one in kept(RESULTS, Result) if one.growth is not None or not full), None)
+
+
+def kept(folder: Path, kind: type[T]) -> Iterator[T]:
+    """The measurements in a folder, the last first; those of an older version of this program are left out."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
         try:
-            result = msgspec.json.decode(path.read_bytes(), type=Result)
-        except msgspec.ValidationError:  # of an older version of this program
+            result = msgspec.json.decode(path.read_bytes(), type=kind)
+        except msgspec.ValidationError:
             continue
-        if result.growth is not None or not full:
-            return result
-    return None
+        yield result

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from bench.peers.contenders import BY_HAND, JOBS, PEERS
+from bench.result import kept
 
 #: Below the results of `make bench`, which takes the last file of its own folder.
 RESULTS = Path(__file__).parents[1] / "results" / "peers"
@@ -47,11 +48,11 @@ def save(result: Result) -> Path:
 
 def latest() -> Result | None:
     """The whole measurement that was made last; None when there is none."""
-    for path in sorted(RESULTS.glob("*.json"), reverse=True):
-        result = msgspec.json.decode(path.read_bytes(), type=Result)
-        if {run.job for run in result.runs} == set(JOBS) and result.versions.keys() == {peer.name for peer in PEERS}:
-            return result
-    return None
+    return next((one for one in kept(RESULTS, Result) if _is_whole(one)), None)
+
+
+def _is_whole(result: Result) -> bool:
+    return {run.job for run in result.runs} == set(JOBS) and result.versions.keys() == {peer.name for peer in PEERS}
 
 
 def markdown(result: Result) -> str:
