@@ -7,8 +7,8 @@ import zstandard
 from shared.errors import InvalidEvent
 
 #: From so many unsettled events in a stage on what is added to it is compressed, until fewer than the second figure
-#: are left. A worker that keeps up leaves at most two of its steps (2 × 1,000 events) there, and readers can look into
-#: them; of a backlog of 200,000 clicks so many as JSON cost 4 bytes an event more than none (441 bytes each, not 72).
+#: are left. A worker that keeps up leaves fewer there, and readers can look into them; of a backlog of 200,000 clicks
+#: so many as JSON cost 4 bytes an event more than none (441 bytes each, not 72).
 COMPRESS_FROM_EVENTS = 2_000
 COMPRESS_UNTIL_EVENTS = 1_000
 #: A small body can expand to 30,000 times its size; what a producer puts into one entry stays far below.

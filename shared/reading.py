@@ -14,6 +14,8 @@ log = structlog.get_logger()
 _MOST_ENTRIES = 500
 #: Where there was no suspect, the next is looked for after so long: at each step it was a third of the calls.
 _TAKE_SECONDS = 0.1
+#: What takes longer has too much in hand when the process is to end, or is killed.
+_STEP_SECONDS = 0.25
 
 
 class Reader:
@@ -23,6 +25,7 @@ class Reader:
         self.runtime = runtime
         self.consumer = Consumer(runtime.client, stage, runtime.name)
         self._target_events = target_events
+        self._most_events = target_events
         self._events_per_entry = float(target_events) / 4
         self.breaker = Breaker(runtime, stage)
         self._next_take = time.monotonic() + runtime.settings.suspect_seconds
@@ -47,11 +50,11 @@ class Reader:
         return entry
 
     def read(self) -> list[Entry]:
-        """New entries, about as many as hold the target number of events; none after a while of waiting."""
+        """New entries, about as many as make a good step; none after a while of waiting."""
         if self.breaker.is_open():
             self.runtime.stop.wait(BLOCK_MS / 1000)
             return []
-        count = max(1, min(round(self._target_events / self._events_per_entry), _MOST_ENTRIES))
+        count = max(1, min(round(self._most_events / self._events_per_entry), _MOST_ENTRIES))
         try:
             entries = self.runtime.hold(lambda: self.consumer.read(count, BLOCK_MS))
         except GroupMissing:
@@ -63,6 +66,19 @@ class Reader:
             seen = sum(entry.events for entry in entries) / len(entries)
             self._events_per_entry += (max(seen, 1) - self._events_per_entry) / 4
         return entries
+
+    def took(self, seconds: float, events: int) -> None:
+        """Learn from what a step took: the next has no more events than fill a quarter of a second, up to the target.
+
+        A function that waits for a server, or a slow database, takes a thousand times as long as others.
+        """
+        fitting = int(events * _STEP_SECONDS / max(seconds, 1e-6))
+        if seconds > _STEP_SECONDS:
+            self._most_events = max(1, fitting)
+        else:
+            # A small step says little of a large one: it makes no limit, and lifts one by and by.
+            more = min(2 * self._most_events, fitting, self._target_events)
+            self._most_events = max(self._most_events, more)
 
     def _refuse_newer(self, entry: Entry) -> None:
         """Leave what a newer program of ours wrote to one that can read it."""

@@ -214,12 +214,18 @@ class Settings(BaseSettings):
         True, description="C checks lines as usual, where it was compiled; false: Python checks all"
     )
 
-    transform_batch_events: int = Field(1_000, ge=1, description="Events that one step aims at")
+    transform_batch_events: int = Field(
+        2_500, ge=1, description="Events that one step aims at; fewer if they take longer than a quarter of a second"
+    )
     transform_codec: Literal["auto", "json", "zstd"] = Field(
         "auto", description="The same for the entries that transform writes, by the events that wait for the loader"
     )
     transform_timeout_seconds: float = Field(30, gt=0, description="Deadline of user code for one event (or one batch)")
-    loader_batch_events: int = Field(5_000, ge=1, description="Events that one transaction aims at")
+    loader_batch_events: int = Field(
+        10_000,
+        ge=1,
+        description="Events that one transaction aims at; fewer if they take longer than a quarter of a second",
+    )
     loader_native: bool = Field(
         True, description="C makes rows of usual events, where it was compiled; false: all rows are made by Python"
     )

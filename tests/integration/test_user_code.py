@@ -22,7 +22,12 @@ IDS = SourceIds("s")
 PERMISSIVE = {'model = "transform:Click"': "", "[ingest]": "retry_delays_seconds = [0.05]\n[ingest]"}
 HOLD_SECONDS = TTL_MS // 1000 + 3
 CODE = f"""
-import ctypes, os, subprocess, sys, time
+import ctypes, os, signal, subprocess, sys, time
+
+def hold(seconds):
+    # As code that computes would: no signal wakes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    ctypes.PyDLL(None).sleep(seconds)
 
 def enrich(event):
     match event.data["do"]:
@@ -38,9 +43,10 @@ def enrich(event):
         case "hold the GIL once":
             try: open(__file__ + ".held", "x").close()
             except FileExistsError: return event
-            ctypes.PyDLL(None).sleep({HOLD_SECONDS})
-        case "hold the GIL":
-            ctypes.PyDLL(None).sleep(100)
+            hold({HOLD_SECONDS})
+        case "take a while": time.sleep(0.05)
+        case "wait": time.sleep(0.01)
+        case "hold the GIL": hold(100)
     return event
 """
 
@@ -102,3 +108,28 @@ def test_a_gil_that_is_never_released_ends_the_process_and_says_where(given: dic
         assert "in enrich" in worker.log_text()
     finally:
         workers.end(worker)
+
+
+def test_a_slow_function_is_no_stall_as_long_as_it_gets_on(given: dict[str, Any], client: Client) -> None:
+    """500 events of which each waits 0.2 s for a server take longer than the watchdog's minute: here 4.5 s and 2 s."""
+    _add(client, *["take a while"] * 90)
+    with workers.running("transform", **given, STALL_SECONDS=2, TRANSFORM_TIMEOUT_SECONDS=5) as (worker,):
+        until(lambda: not worker.alive or ledger(client).get("mapped") == 90, what="the entry to settle")
+        assert worker.alive, worker.log_text()
+    assert protocol.assert_law(client).in_clean == 90
+
+
+def test_what_takes_long_is_taken_in_small_steps(given: dict[str, Any], client: Client) -> None:
+    """Of events that wait, few are in hand, and at risk when the worker is killed: those of a quarter of a second."""
+    for _ in range(400):
+        _add(client, "wait")
+    most = 0
+
+    def settled() -> bool:
+        nonlocal most
+        most = max(most, client.call("XPENDING", client.topology.stream("raw"), "transform")[0])
+        return ledger(client).get("mapped") == 400
+
+    with workers.running("transform", **given, TRANSFORM_BATCH_EVENTS=400):
+        until(settled, what="all events to be settled")
+    assert 1 < most <= 50

@@ -1,5 +1,6 @@
-"""The deadline of user code: one timer for a batch, one event between one and two deadlines."""
+"""The deadline of user code: one timer for a batch, an event has a deadline and at most a tick more."""
 
+import math
 import signal
 import time
 
@@ -14,9 +15,10 @@ def _spin(seconds: float) -> None:
         pass
 
 
-def test_one_event_is_stopped_between_one_and_two_deadlines() -> None:
+@pytest.mark.parametrize("tick", [math.inf, 0.07, 0.03])
+def test_one_event_is_stopped_after_its_deadline(tick: float) -> None:
     began = time.monotonic()
-    with Deadline(0.1) as deadline:
+    with Deadline(0.1, tick=tick) as deadline:
         deadline.current = 0
         with pytest.raises(UserCodeTimeout, match=r"longer than 0\.1 s"):
             _spin(5)
@@ -58,3 +60,15 @@ def test_a_deadline_can_be_used_again() -> None:
     with deadline:
         deadline.current = 0
         _spin(0.01)
+
+
+def test_progress_is_told_as_long_as_there_is_any() -> None:
+    told: list[int | None] = []
+    deadline = Deadline(0.4, lambda: told.append(deadline.current), tick=0.02)
+    with deadline:
+        for index in range(3):
+            deadline.current = index
+            _spin(0.1)
+        with pytest.raises(UserCodeTimeout):
+            _spin(5)
+    assert told == [0, 1, 2], "once for each event that the timer met"

@@ -94,6 +94,7 @@ class Worker:
 
         figures = runtime.hold(lambda: self._commit(entries, suspect=suspect), on_hold)
         committed = time.time()
+        self.reader.took(time.monotonic() - began, sum(entry.events for entry in entries))
         results = [self._result(entry, recorded) for entry, recorded in zip(entries, figures, strict=True)]
         for part in portions(results):
             self._count(part, runtime.hold(partial(settle_clean, runtime.client, part), on_hold))

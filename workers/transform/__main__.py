@@ -18,6 +18,8 @@ from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle, singles, unseen
 
 log = structlog.get_logger()
+#: A slow function is no stall as long as it gets on; so often is looked whether it does.
+_TICKS_A_STALL = 6
 
 
 def start(runtime: Runtime) -> Step:
@@ -28,7 +30,7 @@ def start(runtime: Runtime) -> Step:
         decode=load_decoder(pipeline),
         function=load_function(pipeline),
         batch=pipeline.file.transform.batch,
-        deadline=Deadline(settings.transform_timeout_seconds),
+        deadline=Deadline(settings.transform_timeout_seconds, runtime.beat, settings.stall_seconds / _TICKS_A_STALL),
         attributes=Attributes(pipeline.file.ingest, pipeline.name),
         limits=pipeline.file.pipeline,
         stream=reader.consumer.stream,
@@ -53,9 +55,15 @@ def _process(runtime: Runtime, reader: Reader, handler: Handler, entries: Sequen
     began = time.monotonic()
     # The codec that they are written in: settling a part may choose another for what comes next.
     codec = handler.codec.name
-    for part in portions([handle(handler, entry) for entry in entries]):
+    outcomes = []
+    for entry in entries:
+        runtime.beat()
+        outcomes.append(handle(handler, entry))
+    events = sum(entry.events for entry in entries)
+    reader.took(time.monotonic() - began, events)
+    for part in portions(outcomes):
         handler.codec.note(_settle(runtime, reader, codec, part).in_flight)
-    runtime.metrics.step(time.monotonic() - began, sum(entry.events for entry in entries))
+    runtime.metrics.step(time.monotonic() - began, events)
 
 
 def _suspect(runtime: Runtime, reader: Reader, handler: Handler, entry: Entry) -> None:

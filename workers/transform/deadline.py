@@ -1,13 +1,17 @@
 """A deadline for user code that costs nothing per event.
 
-One timer runs for the whole batch. When it fires while the same event is in hand as at its last
-firing, that event has had its time; so an event gets between one and two deadlines. A timer armed for
-each event would cost 1 µs of the 4 µs that one takes. User code that never returns to the
-interpreter cannot be interrupted so: the stall watchdog ends the process instead.
+One timer runs for the whole batch. When it fires while the same event is in hand as at an earlier
+firing, a deadline ago or longer, that event has had its time. A timer armed for each event would cost
+1 µs of the 4 µs that one takes. User code that never returns to the interpreter cannot be interrupted
+so: the stall watchdog ends the process instead. A batch whose events take long, each within its
+deadline, is no stall: the timer tells the watchdog of each that is done.
 """
 
+import math
 import os
 import signal
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -17,12 +21,20 @@ class UserCodeTimeout(Exception):
 
 
 class Deadline:
-    """Use as a context around the user code of a batch; set ``current`` before each event, None after the last."""
+    """Use as a context around the user code of a batch; set ``current`` before each event, None after the last.
 
-    def __init__(self, seconds: float) -> None:
+    The timer fires every ``tick`` seconds or a little more often; ``on_progress`` is called when it finds another
+    event in hand than before.
+    """
+
+    def __init__(self, seconds: float, on_progress: Callable[[], None] | None = None, tick: float = math.inf) -> None:
         self.seconds = seconds
         self.current: int | None = None
         self._seen: int | None = None
+        self._seen_at = 0.0
+        #: Some of them make up a deadline, whatever that is.
+        self._tick = seconds / max(math.ceil(seconds / tick), 1)
+        self._on_progress = on_progress
         #: Whether this process is a fork of the worker's; asked after each event, where a getpid took 0.1 µs.
         self.forked = False
         self._process = os.getpid()
@@ -40,7 +52,7 @@ class Deadline:
     def __enter__(self) -> Self:
         self.current = self._seen = None
         signal.signal(signal.SIGALRM, self._fire)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+        signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
         return self
 
     def __exit__(
@@ -50,7 +62,11 @@ class Deadline:
         self.end_child()
 
     def _fire(self, _number: int, _frame: FrameType | None) -> None:
-        if self.current is not None and self.current == self._seen:
+        now = time.monotonic()
+        if self.current is None or self.current != self._seen:
+            self._seen, self._seen_at = self.current, now
+            if self._on_progress is not None:
+                self._on_progress()
+        elif now - self._seen_at > self.seconds - self._tick / 2:
             self._seen = None
             raise UserCodeTimeout(f"user code took longer than {self.seconds:g} s")
-        self._seen = self.current
