@@ -211,7 +211,7 @@ class Settings(BaseSettings):
     )
 
     ingest_native: bool = Field(
-        True, description="C checks lines as usual, where it was compiled; false: Python checks all"
+        True, description="C makes events of usual lines, where it was compiled; false: Python makes all"
     )
 
     transform_batch_events: int = Field(

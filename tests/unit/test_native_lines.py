@@ -1,4 +1,4 @@
-"""The C part of ingest: where it says that lines are objects, Python makes the same of them."""
+"""The C part of ingest: where it makes events of lines, Python makes the same."""
 
 import random
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from workers.ingest import lines
 from workers.ingest.files import Checkpoint
 from workers.ingest.lines import Batch, EventMaker, Limits, LineSplitter, Made
 
-pytestmark = pytest.mark.skipif(lines.are_objects is None, reason="there was no C compiler")
+pytestmark = pytest.mark.skipif(lines.envelopes is None, reason="there was no C compiler")
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 LIMITS = Limits(events=10, bytes=10_000, line_bytes=900)
 GOOD = b'{"a":"\xc3\xa9\\n","b":[1,-2.5e-9,{"c":null}]}\n{"n":18446744073709551616,"t":true}\n{}\n'
@@ -29,8 +29,12 @@ def _batches(content: bytes) -> list[Batch]:
 
 
 def _is_taken(content: bytes) -> bool:
-    assert lines.are_objects is not None
-    return lines.are_objects(content, len(content.removesuffix(b"\n").split(b"\n")))
+    return _envelopes(content, len(content.removesuffix(b"\n").split(b"\n"))) is not None
+
+
+def _envelopes(content: bytes, count: int) -> bytes | None:
+    assert lines.envelopes is not None
+    return lines.envelopes(content, [7] * count, 1, 2, b'","data":')
 
 
 def _compare(content: bytes) -> None:
@@ -87,10 +91,21 @@ def test_what_is_unusual_is_left_to_python(content: bytes) -> None:
 
 
 def test_other_counts_than_that_of_the_lines_are_not_taken() -> None:
-    assert lines.are_objects is not None
-    assert not lines.are_objects(GOOD, 2)
-    assert not lines.are_objects(GOOD, 4)
-    assert not lines.are_objects(GOOD, 0)
+    assert _envelopes(GOOD, 3) is not None
+    assert [_envelopes(GOOD, count) for count in (0, 2, 4)] == [None] * 3
+
+
+@pytest.mark.parametrize("offset", [0, 63, 64, (1 << 20) - 90, (1 << 34) - 1, (1 << 48) - 200])
+def test_ids_are_those_of_python_at_every_position(offset: int) -> None:
+    parts = [b'{"n":%d}' % number for number in range(12)]
+    for source in ("s", "file:ä.ndjson", "%s", 'quoted "name"'):
+        batch = Batch(parts, b"\n".join(parts) + b"\n", offset, 1, 900)
+        made, expected = (
+            EventMaker(source, Attributes(IngestSection(), "p"), "me", with_c=with_c).make(batch, NOW)
+            for with_c in (True, False)
+        )
+        assert made == expected
+        assert made.events == 12
 
 
 def test_text_that_is_no_utf_8_is_a_dead_letter() -> None:
