@@ -31,7 +31,9 @@ class Plan(NamedTuple):
 
 #: What there is besides the rounds, under its name in a result.
 PARTS: dict[str, Callable[[Ground, Plan], Any]] = {
-    "latency": lambda place, plan: [_told(place, latency.measure, one, plan.latency_seconds) for one in plan.rates],
+    "latency": lambda place, plan: latency.medians(
+        [_told(place, latency.measure, one, plan.latency_seconds) for _ in range(plan.rounds) for one in plan.rates]
+    ),
     "recovery": lambda place, plan: [_told(place, recovery.measure, *case) for case in plan.kills],
     "rolling": lambda place, plan: [_told(place, rolling.measure, workers) for workers in plan.rolling_workers],
     "idle": lambda place, plan: _told(place, idle.measure, plan.idle_seconds),

@@ -10,7 +10,7 @@ from bench import report, result, tables, targets
 from bench.growth import Drain, Growth
 from bench.http import Http
 from bench.idle import Idle
-from bench.latency import Latency, percentile
+from bench.latency import Latency, medians, percentile
 from bench.recovery import Recovery
 from bench.result import Result, Run
 from bench.rolling import Rolling
@@ -126,6 +126,13 @@ def test_percentiles_are_values_by_nearest_rank() -> None:
     values = [float(number) for number in range(1, 1_001)]
     assert [percentile(values, share) for share in (0.5, 0.99, 0.999, 1.0)] == [500, 990, 999, 1_000]
     assert percentile([7.0], 0.5) == 7
+
+
+def test_the_round_in_the_middle_counts_whole() -> None:
+    rounds = [Latency(2_000, 2_000.0, 20_000, 0.5, p50, 100 - p50, 100) for p50 in (9.0, 3.0, 4.0)]
+    other = Latency(100, 100.0, 1_000, 0.5, 5, 6, 7)
+    assert medians([*rounds, other]) == [other, rounds[2]]
+    assert medians(rounds[:2]) == [rounds[0]]
 
 
 def test_latency_and_a_rate_that_was_not_taken() -> None:
