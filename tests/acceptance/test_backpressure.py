@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bargeline.embedded import throwaway
+from shared.settings import Settings
 from shared.streams import Client
 from shared.streams.client import info
 from shared.topology import STAGES, Topology
@@ -16,8 +17,8 @@ from tests.workers import Worker
 
 EVENTS = 150_000
 HIGH_WATER = 20_000
-#: What is added between looking and writing: one step of each worker.
-SLACK = 1_000
+#: What a stage below its mark gets at once: the step of a worker. Its size goes by that of entries before.
+SLACK = 2 * Settings.model_fields["transform_batch_events"].default
 #: An event of 280 bytes, wrapped, and as much again for what is settled and waits for the next trim, and buffers.
 BYTES_PER_EVENT = 1_000
 
