@@ -12,7 +12,7 @@ LIGHT, COSTLY = str(PIPELINES / "light"), str(PIPELINES / "costly")
 def measure(ground: Ground, transforms: int, pipeline: str) -> float:
     """Events a second that so many transforms settle, from when all are ready until raw is empty."""
     reset(ground)
-    _fill(ground, pipeline)
+    fill(ground, pipeline)
     names = worker_names(ingest=0, transform=transforms, loader=0, janitor=0)
     with fleet(ground, {}, names, pipeline), client(ground) as found:
         begun = ledger(found).get("mapped", 0)
@@ -23,7 +23,8 @@ def measure(ground: Ground, transforms: int, pipeline: str) -> float:
         return (ground.events - begun) / measured().seconds
 
 
-def _fill(ground: Ground, pipeline: str) -> None:
+def fill(ground: Ground, pipeline: str) -> None:
+    """Put all events into raw."""
     source = {"INGEST_PATH": str(ground.clicks), "INGEST_WATCH": "true"}
     with fleet(ground, source, ["ingest-1"], pipeline), client(ground) as found:
         poll(lambda: ledger(found).get("accepted", 0) >= ground.events, patience(ground.events), "raw filled")

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import psycopg
 import redis
 
-from bench import fleet
+from bench import fleet, stage
 from bench.ground import Ground
 from bench.ground import client as ground_client
 from bench.peers.contenders import Peer
-from bench.processes import STOP_SECONDS, Measured, Process, finish, python, raise_ended, stopping, stopwatch
+from bench.processes import STOP_SECONDS, Measured, Process, finish, raise_ended, stopping, stopwatch
 from shared.streams.inspect import ledger
 
 PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
@@ -60,19 +60,18 @@ def peer(ground: Ground, contender: Peer, job: str) -> Watched:
 
 
 def ours(ground: Ground, job: str) -> Watched:
-    """The rate of Bargeline: from a file into the table, or through one transform from stream to stream."""
-    if job == "to_table":
-        return Watched(ground.events, fleet.measure(ground))
-    source = {"INGEST_PATH": str(ground.clicks)}
-    logs = {kind: ground.folder / f"{kind}.log" for kind in ("ingest", "transform")}
-    environments = {kind: fleet.worker_environment(ground, f"bench-{kind}", source) for kind in logs}
-    with python("workers.ingest", environment=environments["ingest"], log=logs["ingest"]) as ingest:
-        finish(ingest, logs["ingest"])
-    with (
-        ground_client(ground) as client,
-        python("workers.transform", environment=environments["transform"], log=logs["transform"]) as transform,
-    ):
-        return _watch(lambda: ledger(client).get("clean.added", 0), ground.events, transform, logs["transform"])
+    """The rate of Bargeline by the same rule: raw is filled, then a transform starts, for which the others wait."""
+    stage.fill(ground, stage.LIGHT)
+    others, result = (["loader-1", "janitor-1"], "loaded") if job == "to_table" else ([], "clean.added")
+    with fleet.fleet(ground, {}, others, stage.LIGHT) as found, ground_client(ground) as client:
+        fleet.start(found, "transform-1")
+        process, log = found.processes["transform-1"], found.log("transform-1")
+        return _watch(lambda: ledger(client).get(result, 0), ground.events, process, log)
+
+
+def ours_from_file(ground: Ground) -> Watched:
+    """The rate of Bargeline with ingest, as `make bench` measures it."""
+    return Watched(ground.events, fleet.measure(ground))
 
 
 def _empty_folder(parent: Path) -> Path:
@@ -125,8 +124,10 @@ def _rows(connection: psycopg.Connection) -> int:
 
 
 def _length(client: redis.Redis, key: str) -> int:
-    length = client.xlen if client.type(key) == b"stream" else client.llen
-    return int(length(key))
+    kind = client.type(key)
+    if kind == b"none":
+        return 0  # and a moment later it may be either
+    return int((client.xlen if kind == b"stream" else client.llen)(key))
 
 
 def _watch(count: Count, events: int, process: Process, log: Path) -> Watched:
