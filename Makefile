@@ -46,7 +46,7 @@ image-test: .venv/.dev-stamp ## build the image and run a fleet of it (root; Deb
 bench: .venv/.dev-stamp ## measure this fleet against the floor, the naive loop and its targets (under 10 minutes)
 	@.venv/bin/python -m bench $(ARGS)
 
-bench-full: .venv/.dev-stamp ## the same, and growth: events, table, workers, a long stop (some 40 minutes, 20 GB of disk)
+bench-full: .venv/.dev-stamp ## the same, and growth: events, table, workers, a long stop (20 to 40 minutes, 20 GB of disk)
 	@.venv/bin/python -m bench --full $(ARGS)
 
 bench-peers: .venv/.dev-stamp .venv-peers/.stamp ## measure this fleet beside Python libraries, in .venv-peers (about 10 minutes)
