@@ -38,7 +38,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=1_000_000, help="for the floor and the fleet (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="%(default)s")
     parser.add_argument("--only", nargs="+", choices=names, help="some contenders and parts; nothing is kept")
-    parser.add_argument("--full", action="store_true", help="growth too; takes some 40 minutes")
+    parser.add_argument("--full", action="store_true", help="growth too; takes 20 to 40 minutes")
     parser.add_argument("--write-readme", action="store_true", help="put the last measurement into README and docs")
     return parser.parse_args()
 

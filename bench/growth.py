@@ -52,7 +52,7 @@ class Growth(msgspec.Struct, frozen=True):
 
 
 def measure(ground: Ground, rounds: int) -> Growth:
-    """Everything of the above, medians of interleaved rounds where it is a rate; takes some 40 minutes."""
+    """Everything of the above, medians of interleaved rounds where it is a rate; takes 20 to 40 minutes."""
     light, costly = part(ground, LIGHT_EVENTS), part(ground, COSTLY_EVENTS)
     return Growth(
         by_events=_medians("events", EVENTS, rounds, lambda events: _rate(part(ground, events))),

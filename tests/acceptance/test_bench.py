@@ -37,8 +37,8 @@ def test_a_small_measurement() -> None:
     result = measuring.measure(plan)
     assert [run.contender for run in result.runs] == list(CONTENDERS)
     assert [run.events for run in result.runs] == [2_000, 2_000, 1_000, 1_000, 6]
-    (floor,) = result.of("floor")
-    assert floor.cpu_seconds["postgres"] > 0
+    # Of one run alone it may be less than a tick of the kernel's clock, 10 ms.
+    assert sum(run.cpu_seconds["postgres"] for run in result.runs) > 0
     (fleet,) = result.of("fleet2")
     assert fleet.cpu_seconds.keys() == {*KINDS, *SERVERS, "tools"}
     assert Counter(name.partition("-")[0] for name in fleet.peak_bytes) == {**dict.fromkeys(KINDS, 1), "loader": 2}
