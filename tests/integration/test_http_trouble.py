@@ -107,8 +107,10 @@ def test_more_connections_than_there_are_files_for(redis_url: str, pipeline_name
 
 
 def test_redis_is_killed_and_comes_back(tmp_path: Path) -> None:
+    # With everysec the server answers before it has written anything, while a sync takes long.
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
     with (
-        _server(tmp_path / "v", "--appendonly", "yes") as (process, url),
+        _server(tmp_path / "v", *durable) as (process, url),
         receiving(url, tmp_path / "p", "away") as receiver,
     ):
         ids = receiver.post("/events", "{}").json()["ids"]
@@ -119,7 +121,7 @@ def test_redis_is_killed_and_comes_back(tmp_path: Path) -> None:
         assert (status, "Redis at" in reason) == (503, True)
         assert receiver.worker.get("/healthz")[0] == 200
         _busy(receiver.post("/events", "{}"), "nothing was added")
-        with _server(tmp_path / "v", "--appendonly", "yes"):
+        with _server(tmp_path / "v", *durable):
             back = until(lambda: _taken(receiver), what="requests to be taken again")
             assert [event["id"] for event in receiver.stored.events()] == ids + back
             assert receiver.worker.get("/readyz")[0] == 200
