@@ -69,7 +69,7 @@ def worker_names(**numbers: int) -> list[str]:
 
 def start(fleet: Fleet, name: str) -> None:
     """Start a worker, or start it again after it has ended."""
-    environment = worker_environment(fleet.ground, f"bench-{name}", fleet.source) | {"PIPELINE": fleet.pipeline}
+    environment = _worker_environment(fleet.ground, f"bench-{name}", fleet.source) | {"PIPELINE": fleet.pipeline}
     kind = name.partition("-")[0]
     process = fleet.stack.enter_context(python(f"workers.{kind}", environment=environment, log=fleet.log(name)))
     fleet.processes[name] = process
@@ -114,7 +114,7 @@ def peaks(fleet: Fleet) -> dict[str, int]:
     return {name: peak_bytes(process.pid) for name, process in fleet.processes.items()}
 
 
-def worker_environment(ground: Ground, consumer: str, source: Mapping[str, str]) -> dict[str, str]:
+def _worker_environment(ground: Ground, consumer: str, source: Mapping[str, str]) -> dict[str, str]:
     """Environment of a worker: the ground's servers, a name, what ingest reads, and nothing of ours from outside."""
     ours = (*OWN_PREFIXES, *SHARED_PREFIXES)
     inherited = {

@@ -4,8 +4,9 @@ import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from bench import machine
 from bench.ground import Ground, ground, reset, server_versions
@@ -65,11 +66,13 @@ def _measure(events: int, rounds: int, peers: Sequence[Peer], jobs: Sequence[str
     runs = []
     with ground(events) as place:
         # Not counted: the first run on new servers pays for their log files, too.
-        _run(place, report.FROM_FILE, JOBS[0])
+        reset(place)
+        run.ours_from_file(place)
         for number in range(1, rounds + 1):
             for job in jobs:
-                for contender in _contenders(job, peers):
-                    runs.append(_run(place, contender, job))
+                for name, measure in _contenders(place, job, peers).items():
+                    reset(place)
+                    runs.append(_row(name, job, measure()))
                     rate = runs[-1].events / runs[-1].seconds
                     print(f"round {number}/{rounds}: {job} {runs[-1].contender} {rate:,.0f} events/s", file=sys.stderr)
         return report.Result(
@@ -82,18 +85,14 @@ def _measure(events: int, rounds: int, peers: Sequence[Peer], jobs: Sequence[str
         )
 
 
-def _contenders(job: str, peers: Sequence[Peer]) -> list[Peer | str]:
-    ours = [report.US, report.FROM_FILE] if job == "to_table" else [report.US]
-    return [*ours, BY_HAND, *peers]
+def _contenders(place: Ground, job: str, peers: Sequence[Peer]) -> dict[str, Callable[[], run.Watched]]:
+    ours: dict[str, Callable[[], run.Watched]] = {report.US: partial(run.ours, place, job)}
+    if job == "to_table":
+        ours[report.FROM_FILE] = partial(run.ours_from_file, place)
+    return ours | {peer.name: partial(run.peer, place, peer, job) for peer in (BY_HAND, *peers)}
 
 
-def _run(place: Ground, contender: Peer | str, job: str) -> report.Run:
-    """One contender with one job."""
-    reset(place)
-    if isinstance(contender, Peer):
-        name, watched = contender.name, run.peer(place, contender, job)
-    else:
-        name, watched = contender, run.ours_from_file(place) if contender == report.FROM_FILE else run.ours(place, job)
+def _row(name: str, job: str, watched: run.Watched) -> report.Run:
     seconds, cpu_seconds = watched.measured.seconds, watched.measured.cpu_seconds
     return report.Run(contender=name, job=job, events=watched.events, seconds=seconds, cpu_seconds=cpu_seconds)
 
