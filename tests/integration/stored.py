@@ -10,7 +10,7 @@ import redis
 
 from shared.attributes import Attributes
 from shared.entries import Entry, lines_of
-from shared.pipeline import IngestSection
+from shared.pipeline import IngestSection, PipelineSection
 from tests import workers
 from tests.workers import Worker
 
@@ -59,6 +59,19 @@ class Stored:
 
     def counter(self, name: str) -> int:
         return int(self.client.hget(self.key("ledger"), name) or 0)
+
+    def leave_room(self, events: int) -> None:
+        """As if so many waited that ingest stops after some ``events`` more.
+
+        A process that is to be killed in the middle is held there: how far it gets until a test,
+        which looks every now and then, has ended it, nothing else says.
+        """
+        most = PipelineSection.model_fields["high_water_events"].default
+        self.client.hset(self.key("ledger"), "raw.added", most - events)
+
+    def make_room(self) -> None:
+        """As if transforms had settled whatever was added."""
+        self.client.hset(self.key("ledger"), "raw.settled", self.counter("raw.added"))
 
     def checkpoints(self) -> dict[str, dict[str, Any]]:
         found = self.client.hgetall(self.key("checkpoint"))

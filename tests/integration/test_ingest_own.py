@@ -41,14 +41,13 @@ def test_killed_in_the_middle_each_event_is_there_once_and_read_again_it_has_the
     folder: Path, stored: Stored, start: Start
 ) -> None:
     given = _write(folder, COUNTING)
+    stored.leave_room(8_000)
     for share in (0.2, 0.6):
         worker = start(**given, INGEST_BATCH_EVENTS=2, CONSUMER_NAME="ingest")
         until(lambda share=share: stored.counter("accepted") > share * 10_000, what="a part to be read")  # type: ignore[misc]
         worker.kill(signal.SIGKILL)
         worker.wait()
-    assert 2_000 < stored.counter("accepted") < 10_000, (
-        "it has to be killed in the middle for this test to say anything"
-    )
+    stored.make_room()
     assert start(**given, CONSUMER_NAME="ingest").wait() == 0
     found = stored.events()
     assert [event["data"]["n"] for event in found] == list(range(10_000))

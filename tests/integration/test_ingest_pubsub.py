@@ -148,7 +148,7 @@ def test_what_finds_no_room_is_dropped_and_counted(stored: Stored, start: Start)
     until(lambda: _incidents(worker, "messages_dropped") > 0 or worker.records(action="pressure"))
     assert 1_000 <= stored.counter("accepted") < 2_000
     # As if what is in the stream were settled: those in the buffer follow.
-    stored.client.hset(stored.key("ledger"), "raw.settled", stored.counter("raw.added"))
+    stored.make_room()
     until(
         lambda: stored.counter("accepted") + _incidents(worker, "messages_dropped") == 4_000, what="all to be counted"
     )
@@ -165,7 +165,7 @@ def test_at_the_end_a_full_stream_is_waited_for(stored: Stored, start: Start) ->
     worker.kill(signal.SIGTERM)
     before = _script_calls(stored)
     until(lambda: _script_calls(stored) > before + 10, what="it to go on trying")
-    stored.client.hset(stored.key("ledger"), "raw.settled", stored.counter("raw.added"))
+    stored.make_room()
     assert worker.wait() == 0
     assert stored.numbers() == list(range(1_500))
 
