@@ -27,6 +27,8 @@ class Outcome:
     segments: list[tuple[int, bytes]] = field(default_factory=list)
     retries: list[Fields] = field(default_factory=list)
     dead: list[Fields] = field(default_factory=list)
+    #: How many of the retries have not failed: they were not begun with.
+    put_back: int = 0
 
 
 @dataclass

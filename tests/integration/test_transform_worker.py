@@ -153,6 +153,35 @@ def test_killed_with_a_batch_in_hand_another_settles_it_once(
     assert not redis_client.keys(f"{{{pipeline_name}}}:consumer:*")
 
 
+def test_asked_to_end_it_puts_back_what_it_has_not_begun_with(
+    given: dict[str, Any], pipeline_name: str, client: Client
+) -> None:
+    """A function that takes long must not outlast whoever waits for the process, who would kill it in the end."""
+    slow = (
+        "import pathlib, time\n"
+        "def enrich(event):\n"
+        "    with open(__file__ + '.calls', 'a') as calls: calls.write(f'{event.data[\"n\"]}\\n')\n"
+        "    time.sleep(1)\n"
+        "    return event\n"
+    )
+    folder = workers.make_pipeline(given["pipeline_folder"], pipeline_name, transform=slow, edits=PERMISSIVE)
+    calls = folder / "transform.py.calls"
+    _add(client, ["pass"] * 500)
+    with workers.running("transform", **given) as (worker,):
+        until(calls.exists, what="it to have begun")
+        assert worker.stop() == 0
+        begun = len(calls.read_text().splitlines())
+        (told,) = worker.records(action="stop", event="put back what it had not begun with")
+    now = figures(client)
+    assert (ledger(client)["mapped"], told["events"], now.retry, now.open_raw) == (begun, 500 - begun, 500 - begun, 0)
+    protocol.assert_law(client)
+    (folder / "transform.py").write_text(slow.replace("time.sleep(1)", "pass"))
+    with workers.running("transform", "janitor", JANITOR_SWEEP_SECONDS=0.05, **given):
+        until(lambda: ledger(client)["mapped"] == 500, what="the others")
+    assert sorted(map(int, calls.read_text().split())) == list(range(500)), "each was seen once"
+    assert protocol.assert_law(client).dead == 0
+
+
 def test_a_young_worker_reads_new_entries_and_leaves_suspects_for_later(
     given: dict[str, Any], pipeline_name: str, client: Client
 ) -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from shared.stopping import Stop
 from workers.transform.deadline import Deadline, UserCodeTimeout
 
 
@@ -22,25 +23,23 @@ def test_one_event_is_stopped_after_its_deadline(tick: float) -> None:
         deadline.current = 0
         with pytest.raises(UserCodeTimeout, match=r"longer than 0\.1 s"):
             _spin(5)
-    assert 0.1 <= time.monotonic() - began < 1
+    assert time.monotonic() - began >= 0.1
 
 
 def test_a_blocking_call_is_interrupted() -> None:
-    began = time.monotonic()
     with Deadline(0.05) as deadline:
         deadline.current = 3
         with pytest.raises(UserCodeTimeout):
-            time.sleep(5)
-    assert time.monotonic() - began < 1
+            time.sleep(60)
 
 
 def test_a_batch_may_take_longer_than_one_event() -> None:
-    with Deadline(0.05) as deadline:
+    with Deadline(0.5) as deadline:
         for index in range(15):
             deadline.current = index
-            _spin(0.02)
+            _spin(0.05)
         deadline.current = None
-        _spin(0.2)
+        _spin(1.2)
 
 
 def test_nothing_fires_after_the_batch() -> None:
@@ -72,3 +71,18 @@ def test_progress_is_told_as_long_as_there_is_any() -> None:
         with pytest.raises(UserCodeTimeout):
             _spin(5)
     assert told == [0, 1, 2], "once for each event that the timer met"
+
+
+def test_a_request_to_stop_is_seen_at_a_tick() -> None:
+    stop = Stop()
+    deadline = Deadline(5, tick=0.02, stop=stop)
+    seen = []
+    with deadline:
+        _spin(0.1)
+        seen.append(deadline.leaving)
+        stop.set()
+        _spin(0.1)
+        seen.append(deadline.leaving)
+    with deadline:
+        seen.append(deadline.leaving)
+    assert seen == [False, True, True]

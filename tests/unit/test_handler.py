@@ -478,6 +478,38 @@ def _misbehave(event: AnyEvent) -> Any:
 ACTS = ["pass", "filter", "fan out", "invalid", "fail", "exit", "unencodable", "nonsense"]
 
 
+def test_what_is_not_begun_with_when_the_process_has_to_leave_is_put_back_without_blame() -> None:
+    def leave(event: AnyEvent) -> AnyEvent:
+        handler.deadline.leaving = event.data["n"] == 1
+        return event
+
+    handler = _handler(leave)
+    history = [{"at": "2026-11-21T10:00:00Z", "consumer": "tf-2", "error": "Timeout"}]
+    outcome = handle(handler, _numbers(4, a=2, h=msgspec.json.encode(history).decode()))
+    _law(outcome)
+    assert [event.data["n"] for event in _outputs(outcome)] == [0, 1]
+    assert (outcome.put_back, outcome.dead) == (2, [])
+    now_ms = int(events.now().timestamp() * 1000)
+    for number, retry in zip((2, 3), map(_fields, outcome.retries), strict=True):
+        assert retry["due"] <= now_ms
+        assert (retry["a"], msgspec.json.decode(retry["h"])) == (2, history)
+        assert retry["d"] == _line(number, {"n": number}) + b"\n"
+
+
+def test_a_batch_that_failed_as_the_process_has_to_leave_is_put_back() -> None:
+    seen = []
+
+    def leave(many: list[AnyEvent]) -> list[AnyEvent]:
+        seen.append(len(many))
+        handler.deadline.leaving = True
+        raise OSError("the server is being stopped, too")
+
+    handler = _handler(leave, batch=True)
+    assert handle(handler, _numbers(3)).put_back == 3
+    assert handle(handler, _numbers(2)).put_back == 2
+    assert seen == [3]
+
+
 @given(st.lists(st.sampled_from([*ACTS, "broken"]), min_size=1, max_size=12), st.booleans(), st.integers(0, 2))
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_every_event_has_exactly_one_outcome(acts: list[str], batch: bool, attempt: int) -> None:

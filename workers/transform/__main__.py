@@ -18,8 +18,9 @@ from workers.transform.function import load_decoder, load_function
 from workers.transform.handler import Handler, handle, singles, unseen
 
 log = structlog.get_logger()
-#: A slow function is no stall as long as it gets on; so often is looked whether it does.
+#: So often is looked whether a slow function gets on, which is no stall, and whether the process is to end.
 _TICKS_A_STALL = 6
+_TICK_SECONDS = 2
 
 
 def start(runtime: Runtime) -> Step:
@@ -30,7 +31,12 @@ def start(runtime: Runtime) -> Step:
         decode=load_decoder(pipeline),
         function=load_function(pipeline),
         batch=pipeline.file.transform.batch,
-        deadline=Deadline(settings.transform_timeout_seconds, runtime.beat, settings.stall_seconds / _TICKS_A_STALL),
+        deadline=Deadline(
+            settings.transform_timeout_seconds,
+            runtime.beat,
+            min(settings.stall_seconds / _TICKS_A_STALL, _TICK_SECONDS),
+            runtime.stop,
+        ),
         attributes=Attributes(pipeline.file.ingest, pipeline.name),
         limits=pipeline.file.pipeline,
         stream=reader.consumer.stream,
@@ -114,9 +120,11 @@ def _settle(runtime: Runtime, reader: Reader, codec: str, outcomes: Sequence[Out
             continue
         runtime.metrics.events("mapped", outcome.mapped)
         runtime.metrics.events("filtered", outcome.filtered)
-        runtime.metrics.events("retried", len(outcome.retries))
+        runtime.metrics.events("retried", len(outcome.retries) - outcome.put_back)
         runtime.metrics.events("dead", len(outcome.dead))
         reader.breaker.note(outcome.entry.events, outcome.dead)
+        if outcome.put_back:
+            log.info("put back what it had not begun with", action="stop", events=outcome.put_back)
     return settled
 
 

@@ -4,7 +4,8 @@ One timer runs for the whole batch. When it fires while the same event is in han
 firing, a deadline ago or longer, that event has had its time. A timer armed for each event would cost
 1 µs of the 4 µs that one takes. User code that never returns to the interpreter cannot be interrupted
 so: the stall watchdog ends the process instead. A batch whose events take long, each within its
-deadline, is no stall: the timer tells the watchdog of each that is done.
+deadline, is no stall: the timer tells the watchdog of each that is done. And it is the timer that
+looks whether the process is to end: a batch that fills less than a tick is finished in any case.
 """
 
 import math
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
+from shared.stopping import Stop
+
 
 class UserCodeTimeout(Exception):
     """User code took longer than TRANSFORM_TIMEOUT_SECONDS for one event."""
@@ -24,11 +27,19 @@ class Deadline:
     """Use as a context around the user code of a batch; set ``current`` before each event, None after the last.
 
     The timer fires every ``tick`` seconds or a little more often; ``on_progress`` is called when it finds another
-    event in hand than before.
+    event in hand than before. Once it has seen a request to ``stop``, ``leaving`` says that no other event shall begin.
     """
 
-    def __init__(self, seconds: float, on_progress: Callable[[], None] | None = None, tick: float = math.inf) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        on_progress: Callable[[], None] | None = None,
+        tick: float = math.inf,
+        stop: Stop | None = None,
+    ) -> None:
         self.seconds = seconds
+        self.leaving = False
+        self._stop = stop
         self.current: int | None = None
         self._seen: int | None = None
         self._seen_at = 0.0
@@ -63,6 +74,7 @@ class Deadline:
 
     def _fire(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        self.leaving = self._stop is not None and self._stop.is_set()
         if self.current is None or self.current != self._seen:
             self._seen, self._seen_at = self.current, now
             if self._on_progress is not None:

@@ -49,6 +49,10 @@ class Handler:
     codec: Codec = field(default_factory=lambda: Codec("json"))
 
 
+class NotBegun(Exception):
+    """User code has not seen this event: the process is to end."""
+
+
 #: What became of one event: an event, several (fan-out), nothing (filtered), or the error in its way.
 _Result = AnyEvent | list[AnyEvent] | BaseException | None
 #: Results that need no look at each: 0.05 µs an event instead of 0.3.
@@ -59,7 +63,8 @@ def handle(handler: Handler, entry: Entry) -> Outcome:
     """Run the user's function on every event of an entry.
 
     InvalidEvent and a misfit with the model make a dead letter of that event; any other exception
-    makes it wait for another attempt, up to ``max_attempts``.
+    makes it wait for another attempt, up to ``max_attempts``. Those that it has not begun with when
+    the process has to leave are put back: they wait like that too, for nothing, and without blame.
     """
     outcome = Outcome(entry)
     strict = not entry.text
@@ -125,6 +130,8 @@ def _apply(handler: Handler, decoded: Sequence[AnyEvent | InvalidEvent]) -> list
 
 def _attempt(function: UserFunction, event: AnyEvent, index: int, deadline: Deadline) -> _Result:
     """What the function makes of one event. Everything here is paid for each event: 0.3 µs beside the function."""
+    if deadline.leaving:
+        return NotBegun()
     event_id = event.id
     try:
         try:
@@ -153,6 +160,8 @@ def _apply_batch(
 
 
 def _attempt_batch(function: UserFunction, decoded: list[AnyEvent], deadline: Deadline) -> list[_Result]:
+    if deadline.leaving:
+        raise NotBegun
     ids = [event.id for event in decoded]
     try:
         deadline.current = 0
@@ -255,6 +264,10 @@ def _fail(handler: Handler, outcome: Outcome, line: bytes, index: int, error: Ba
     if isinstance(error, InvalidEvent):
         outcome.dead.append(letter(history=entry.history))
         return
+    if isinstance(error, NotBegun):
+        outcome.put_back += 1
+        outcome.retries.append(_retry(entry, line, 0, entry.attempt, entry.history))
+        return
     attempt = entry.attempt + 1
     history = [
         *entry.history,
@@ -263,12 +276,12 @@ def _fail(handler: Handler, outcome: Outcome, line: bytes, index: int, error: Ba
     if attempt >= handler.limits.max_attempts:
         outcome.dead.append(letter(history=history, reason="attempts"))
         return
-    outcome.retries.append(_retry(handler, entry, line, attempt, history))
-
-
-def _retry(handler: Handler, entry: Entry, line: bytes, attempt: int, history: list[dict[str, Any]]) -> Fields:
     delays = handler.limits.retry_delays_seconds or (0,)
-    delay = delays[min(attempt, len(delays)) - 1]
+    outcome.retries.append(_retry(entry, line, delays[min(attempt, len(delays)) - 1], attempt, history))
+
+
+def _retry(entry: Entry, line: bytes, delay: float, attempt: int, history: list[dict[str, Any]]) -> Fields:
+    """An event that waits, ``delay`` seconds at least."""
     due = int(events.now().timestamp() * 1000 + delay * 1000)
     fields: Fields = ["due", due, "v", VERSION, "c", "json", "d", line + b"\n", "t", entry.accepted_ms]
     return [*fields, "a", attempt, "h", msgspec.json.encode(history), *_text(entry)]
