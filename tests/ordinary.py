@@ -46,9 +46,11 @@ def _prefix(supervised: bool) -> Sequence[str]:
     group = pwd.getpwnam("nobody").pw_gid
     nobody = [part.replace("--regid=nobody", f"--regid={group}") for part in _NOBODY]
     for prefix in (nobody, *([] if supervised else [[*nobody, *_READER]])):
-        # Started by setpriv, a Python that its user cannot reach would take another one's library.
-        command = [*prefix, sys.executable, "-c", "import sys; print(sys.base_prefix)"]
+        # Started by setpriv, a Python that its user cannot reach would take another one's library, or no packages.
+        # Where only a capability opens the packages' folder, initdb does not find its own program.
+        code = "import os, sys; print(sys.base_prefix, sys.prefix, os.access(sys.prefix, os.X_OK))"
+        command = [*prefix, sys.executable, "-c", code]
         answer = subprocess.run(command, check=False, capture_output=True, cwd="/", text=True)
-        if answer.stdout.strip() == sys.base_prefix:
+        if answer.stdout.strip() == f"{sys.base_prefix} {sys.prefix} True":
             return prefix
     pytest.skip(f"no ordinary user can run {sys.executable}")
