@@ -1,8 +1,6 @@
 """This fleet: its processes as a supervisor would start them, from a source into the table."""
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from subprocess import TimeoutExpired
 from bench.cpu import peak_bytes
 from bench.ground import PIPELINE, Ground, client
 from bench.processes import STOP_SECONDS, Measured, Process, poll, python, raise_ended, stopwatch
+from shared.probe import probe
 from shared.settings import OWN_PREFIXES, SHARED_PREFIXES, VARIABLES
 from shared.streams import live_workers
 from shared.streams.inspect import ledger
@@ -141,8 +140,4 @@ def _all_ready(fleet: Fleet) -> bool:
 
 
 def _ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.URLError:
-        return False
+    return probe(int(address.rpartition(":")[2]), "/readyz")[0]

@@ -130,6 +130,7 @@ def _ask(url: str) -> str | None:
         with urllib.request.urlopen(url, timeout=2):  # noqa: S310 -- the scheme is ours
             return None
     except urllib.error.HTTPError as error:
-        return error.read(500).decode(errors="replace").strip() or str(error)
+        with error:
+            return error.read(500).decode(errors="replace").strip() or str(error)
     except OSError as error:
         return f"{url} does not answer: {error}"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,12 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 def fetch(url: str) -> bytes:
     """The body of a page."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        content: bytes = answer.read()
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            content: bytes = answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            raise
     return content
 
 

@@ -117,7 +117,7 @@ def test_a_payload_beside_other_fields_is_just_a_field() -> None:
         ({"payload": "{"}, "not_json"),
         ({"payload": b"\xff"}, "not_json"),
         ({"payload": b'{"a":"\xff"}'}, "not_json"),
-        ({"payload": '{"a":' * 200_000 + "1" + "}" * 200_000}, "not_json"),
+        ({"payload": '{"a":' * 150_000 + "1" + "}" * 150_000}, "not_json"),
         ({"payload": "{}", "timestamp": "now"}, "bad_time"),
         ({"payload": "{}", "timestamp": "9" * 400}, "bad_time"),
         ({"payload": "{}", "event_type": b"\xff"}, "not_text"),
