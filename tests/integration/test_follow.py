@@ -227,6 +227,7 @@ def test_files_appear_and_a_busy_one_does_not_keep_others_waiting(folder: Path, 
     # Too little for the busy file: read to its end first, it would keep the others out.
     stored.leave_room(50_000)
     until(lambda: len(stored.checkpoints()) == 41, what="a line of every file")
+    assert stored.counter("accepted") < 100_000, "the busy file was read to its end first"
     assert worker.stop() == 0
 
 

@@ -158,7 +158,7 @@ def test_asked_to_end_it_puts_back_what_it_has_not_begun_with(
 ) -> None:
     """A function that takes long must not outlast whoever waits for the process, who would kill it in the end."""
     slow = (
-        "import pathlib, time\n"
+        "import time\n"
         "def enrich(event):\n"
         "    with open(__file__ + '.calls', 'a') as calls: calls.write(f'{event.data[\"n\"]}\\n')\n"
         "    time.sleep(1)\n"

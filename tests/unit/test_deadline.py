@@ -35,7 +35,7 @@ def test_a_blocking_call_is_interrupted() -> None:
 
 def test_a_batch_may_take_longer_than_one_event() -> None:
     with Deadline(0.5) as deadline:
-        for index in range(15):
+        for index in range(30):
             deadline.current = index
             _spin(0.05)
         deadline.current = None

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import tomllib
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -224,15 +225,15 @@ def _nested(levels: int) -> bytes:
 
 def _most_levels() -> int:
     """How deep an object can be that is read here; Python 3.12 takes ten times as many levels as 3.11."""
-    fits, too_many = 1, 1_000_000
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
+
+    def is_too_deep(levels: int) -> bool:
         try:
-            msgspec.json.decode(_nested(middle))
-            fits = middle
+            msgspec.json.decode(_nested(levels))
         except RecursionError:
-            too_many = middle
-    return fits
+            return True
+        return False
+
+    return bisect_left(range(1_000_000), True, key=is_too_deep) - 1
 
 
 def test_what_no_worker_could_encode_again_is_no_event(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.workers import ROOT
+
 #: `workers/loader/c/rows.c` becomes `workers.loader._rows`.
 SOURCES = [ROOT / "workers/ingest/c/lines.c", ROOT / "workers/loader/c/rows.c"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-std=c11"]

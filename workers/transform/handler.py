@@ -49,7 +49,7 @@ class Handler:
     codec: Codec = field(default_factory=lambda: Codec("json"))
 
 
-class NotBegun(Exception):
+class _NotBegun(Exception):
     """User code has not seen this event: the process is to end."""
 
 
@@ -131,7 +131,7 @@ def _apply(handler: Handler, decoded: Sequence[AnyEvent | InvalidEvent]) -> list
 def _attempt(function: UserFunction, event: AnyEvent, index: int, deadline: Deadline) -> _Result:
     """What the function makes of one event. Everything here is paid for each event: 0.3 µs beside the function."""
     if deadline.leaving:
-        return NotBegun()
+        return _NotBegun()
     event_id = event.id
     try:
         try:
@@ -151,6 +151,8 @@ def _apply_batch(
     function: UserFunction, decoded: Sequence[AnyEvent | InvalidEvent], deadline: Deadline
 ) -> list[_Result] | None:
     """The batch form takes a list and returns as many results; when it fails, none are returned for several."""
+    if deadline.leaving:
+        return [event if isinstance(event, InvalidEvent) else _NotBegun() for event in decoded]
     fitting = [event for event in decoded if not isinstance(event, InvalidEvent)]
     try:
         results = iter(_attempt_batch(function, fitting, deadline) if fitting else ())
@@ -160,8 +162,6 @@ def _apply_batch(
 
 
 def _attempt_batch(function: UserFunction, decoded: list[AnyEvent], deadline: Deadline) -> list[_Result]:
-    if deadline.leaving:
-        raise NotBegun
     ids = [event.id for event in decoded]
     try:
         deadline.current = 0
@@ -264,7 +264,7 @@ def _fail(handler: Handler, outcome: Outcome, line: bytes, index: int, error: Ba
     if isinstance(error, InvalidEvent):
         outcome.dead.append(letter(history=entry.history))
         return
-    if isinstance(error, NotBegun):
+    if isinstance(error, _NotBegun):
         outcome.put_back += 1
         outcome.retries.append(_retry(entry, line, 0, entry.attempt, entry.history))
         return
