@@ -40,5 +40,7 @@ def test_a_process_that_ends_before_its_turn_is_counted(monkeypatch: pytest.Monk
             return role(process)
 
         monkeypatch.setattr(cpu, "_role", end_it)
-        assert cpu.cpu_seconds()["tools"] >= before >= 0.3
+        assert before >= 0.3
+        # Sums of ticks of 10 ms, as floats; what would be missing is 0.3 s.
+        assert cpu.cpu_seconds()["tools"] > before - 0.1
         assert not psutil.pid_exists(child)
